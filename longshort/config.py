@@ -1,0 +1,125 @@
+"""Recipes: one YAML a reader understands, composed with verl's own groups, one complete set per policy.
+
+verl's groups refer to each other by absolute names (``${oc.select:actor_rollout_ref.rollout.n}``), which would fall back
+silently under any other name. So each policy is composed and resolved in a root of its own under the name
+``actor_rollout_ref`` and only then stored as ``policies.<name>``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PACKAGE = Path(__file__).parent
+SHARED_ROOT = "actor_rollout_ref"
+
+
+def config_dir() -> Path:
+    """Folder of the shipped recipes: beside the package in a checkout, inside it once installed."""
+    for folder in (PACKAGE.parent / "configs", PACKAGE / "configs"):
+        if (folder / "base.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no recipes beside {PACKAGE}; reinstall longshort")
+
+
+def verl_config_dir() -> Path:
+    """verl's groups, found without importing verl (which imports torch and ray)."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError("verl is not installed; run `make install` or `pip install longshort[cpu]` (or [gpu])")
+    return Path(spec.submodule_search_locations[0]) / "trainer" / "config"
+
+
+def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None = None) -> DictConfig:
+    """Compose recipe ``name`` with command-line ``overrides`` (Hydra's syntax) and check it.
+
+    ``actor_rollout_ref.…=`` changes every policy, ``policies.<name>.…=`` one; the later layer wins: recipe, recipe's
+    policy, command line, command line's policy.
+
+    Raises:
+        ValueError: unknown recipe, key or value, in one sentence.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"override {override!r} is not key=value; see `longshort train --help`")
+    policy_level = (f"{SHARED_ROOT}.", "policies.")
+    plain = [o for o in overrides if not o.lstrip("+~").startswith(policy_level)]
+    try:
+        config = _compose(name, plain, folder or config_dir())
+        policies = {
+            policy: _policy_root(config, policy, [o for o in overrides if o not in plain])
+            for policy in list(config.policies)
+        }
+        OmegaConf.set_struct(config, False)
+        config.policies = policies
+        del config[SHARED_ROOT]
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    OmegaConf.set_struct(config, True)
+    from longshort.validation import validate
+
+    validate(config)
+    return config
+
+
+def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
+    if not (folder / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in {"base", "verl"}))
+        raise ValueError(f"no recipe {name!r} in {folder}; there are: {known}")
+    GlobalHydra.instance().clear()
+    search = f"hydra.searchpath=[file://{config_dir()},file://{verl_config_dir()}]"
+    with initialize_config_dir(str(folder.resolve()), version_base=None):
+        return compose(name, overrides=[*overrides, search])
+
+
+def _policy_root(config: DictConfig, policy: str, overrides: list[str]) -> DictConfig:
+    root = deepcopy(config)
+    OmegaConf.set_struct(root, True)
+    root[SHARED_ROOT] = OmegaConf.merge(root[SHARED_ROOT], root.policies[policy])
+    own = f"policies.{policy}."
+    for prefix in (f"{SHARED_ROOT}.", own):
+        for override in overrides:
+            if override.lstrip("+~").startswith(prefix):
+                _apply(root, override, prefix)
+    for override in overrides:
+        target = override.lstrip("+~").split(".", 2)
+        if target[0] == "policies" and target[1] not in root.policies:
+            raise ValueError(f"override {override!r} names policy {target[1]!r}; the team has {list(root.policies)}")
+    resolved = OmegaConf.create(OmegaConf.to_container(root[SHARED_ROOT], resolve=True))
+    assert isinstance(resolved, DictConfig)
+    resolved.model.path = _model_path(resolved.model.path)
+    return resolved
+
+
+def _apply(root: DictConfig, override: str, prefix: str) -> None:
+    parsed = OverridesParser.create().parse_override(override)
+    key = f"{SHARED_ROOT}.{parsed.key_or_group.removeprefix(prefix)}"
+    value = parsed.value()
+    if parsed.is_add() or parsed.is_force_add():
+        OmegaConf.update(root, key, value, force_add=True)
+    else:
+        OmegaConf.update(root, key, OmegaConf.create(value) if isinstance(value, (dict, list)) else value)
+
+
+def _model_path(path: str | None) -> str | None:
+    """``playground:<role>`` is the shipped tiny model of that role."""
+    if path is not None and path.startswith("playground:"):
+        from longshort.playground import pair_path
+
+        return str(pair_path(path.removeprefix("playground:")))
+    return path
+
+
+def as_list(value: str | Sequence[str] | ListConfig) -> list[str]:
+    """``data.train_files`` is one path or a list, as in verl."""
+    return [value] if isinstance(value, str) else list(value)

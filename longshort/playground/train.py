@@ -1,0 +1,145 @@
+"""Supervised training of one role on its own turns of the scripted conversations, on the CPU."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForCausalLM
+
+from longshort.playground.corpus import Conversation
+from longshort.playground.tokenizer import END, MAX_LENGTH, PAD, render_prompt
+
+# Sizes differ, as in a real pair; heads have 32 dimensions, the smallest that vLLM's CPU attention takes.
+SIZES = {
+    "long": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "short": {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 3},
+}
+BUCKETS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation as one role reads it: its ids, and whether the role wrote each of them."""
+
+    ids: tuple[int, ...]
+    own: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one role is trained; ``warm_up`` is a share of ``steps``."""
+
+    steps: int
+    batch: int = 64
+    peak: float = 3e-3
+    warm_up: float = 0.05
+    seed: int = 0
+
+
+def new_model(role: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """An untrained model of the role's size."""
+    torch.manual_seed(seed)
+    size = SIZES[role]
+    config = LlamaConfig(
+        **size,
+        num_key_value_heads=size["num_attention_heads"],
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+    )
+    return LlamaForCausalLM(config)
+
+
+def examples_of(conversations: Sequence[Conversation], role: str, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
+    """Prompt and turns up to the role's last one, for each conversation."""
+    prompts = _encode([render_prompt(conversation.problem.question) for conversation in conversations], tokenizer)
+    turns = iter(_encode([turn.text for conversation in conversations for turn in conversation.turns], tokenizer))
+    examples: list[Example] = []
+    for prompt, conversation in zip(prompts, conversations, strict=True):
+        ids, own = list(prompt), [False] * len(prompt)
+        last = max(i for i, turn in enumerate(conversation.turns) if turn.role == role)
+        for i, turn in enumerate(conversation.turns):
+            turn_ids = next(turns)
+            if i <= last:
+                ids.extend(turn_ids)
+                own.extend([turn.role == role] * len(turn_ids))
+        examples.append(Example(tuple(ids), tuple(own)))
+    return examples
+
+
+def train(
+    model: LlamaForCausalLM,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> float:
+    """Train in place and return the mean loss of the last 50 steps (nats per own token).
+
+    ``on_step`` gets the number of finished steps and the loss. Equal arguments give equal weights on the same machine
+    with the same number of threads. Matrix products are in bfloat16, weights and optimiser in float32.
+    """
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if p.dim() != 2]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.peak, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    batches = _batches(examples, recipe)
+    losses: list[float] = []
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        ids, own = next(batches)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
+            logits = model.lm_head(hidden[own[:, 1:]])
+        loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][own[:, 1:]])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        on_step(step, losses[-1])
+    model.eval()
+    tail = losses[-50:]
+    return sum(tail) / len(tail)
+
+
+def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine to zero."""
+    warm = max(1, round(recipe.steps * recipe.warm_up))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
+
+
+def _batches(examples: Sequence[Example], recipe: Recipe) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Ids and own-token flags, both ``[batch, length]``, padded on the right, forever.
+
+    A causal model's real tokens do not see what is right of them, so no attention mask is needed.
+    """
+    rng = random.Random(recipe.seed)
+    order = list(range(len(examples)))
+    window = recipe.batch * BUCKETS
+    while True:
+        rng.shuffle(order)
+        for start in range(0, len(order), window):
+            # Sorted within the window, so that little is padding; shuffled again, so that lengths do not come in order.
+            chosen = sorted(order[start : start + window], key=lambda i: len(examples[i].ids))
+            cuts = [chosen[i : i + recipe.batch] for i in range(0, len(chosen), recipe.batch)]
+            rng.shuffle(cuts)
+            for cut in cuts:
+                ids = [torch.tensor(examples[i].ids) for i in cut]
+                own = [torch.tensor(examples[i].own) for i in cut]
+                pad = torch.nn.utils.rnn.pad_sequence
+                yield pad(ids, batch_first=True), pad(own, batch_first=True)

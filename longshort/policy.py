@@ -1,0 +1,68 @@
+"""What the method needs from a trainable policy; `workers` implements it, the trainer uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from longshort.episode import View
+from longshort.generation import Generator, Tokenizer
+
+Rows = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Per view, one value for every response token (nats): log-probability and entropy under the current weights."""
+
+    log_probs: Rows
+    entropy: Rows | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One view with what the policy loss needs; ``old_log_probs`` and ``ref_log_probs`` follow the response ids."""
+
+    view: View
+    advantage: float
+    old_log_probs: tuple[float, ...]
+    ref_log_probs: tuple[float, ...] | None = None
+
+
+class Policy(Protocol):
+    """One member of a team. A frozen policy only generates."""
+
+    name: str
+    trainable: bool
+    tokenizer: Tokenizer
+    generator: Generator
+
+    async def score(self, views: Sequence[View]) -> TokenScores:
+        """Log-probabilities and entropies under the actor's weights."""
+        ...
+
+    async def reference_scores(self, views: Sequence[View]) -> TokenScores | None:
+        """Log-probabilities under the reference weights, or None where the loss does not use them."""
+        ...
+
+    async def update(self, samples: Sequence[Sample]) -> Mapping[str, float]:
+        """One optimiser pass over the samples; returns the loss metrics of verl by their own names."""
+        ...
+
+    async def sync_weights(self, step: int) -> None:
+        """Copy the actor's weights into the rollout engines and drop what their caches computed with older ones."""
+        ...
+
+    async def sleep(self) -> None:
+        """Give the engines' device memory to training, where the configuration says so."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights as a Hugging Face folder and everything that resuming needs."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Restore what :meth:`save` wrote."""
+        ...

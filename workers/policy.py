@@ -1,0 +1,164 @@
+"""One policy of a team: its worker group (actor, reference), its vLLM replicas, and the calls between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from longshort.episode import View
+from longshort.generation import Tokenizer
+from longshort.policy import Sample, TokenScores
+from omegaconf import DictConfig
+from ray.exceptions import RayActorError
+from tensordict import TensorDict
+from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_name
+
+from workers import rollout
+from workers.actor import PolicyWorker
+from workers.batch import filler_view, pad_to_multiple, response_rows, sample_batch, view_batch
+
+
+class WorkerDiedError(RuntimeError):
+    """A trainer rank of ``policy`` is gone; the run ends with its name."""
+
+    def __init__(self, policy: str, cause: str) -> None:
+        super().__init__(policy, cause)
+        self.policy, self.cause = policy, cause
+
+    def __str__(self) -> str:
+        return f"a training worker of policy {self.policy!r} died: {self.cause}"
+
+
+class RayPolicy:
+    """Implements :class:`longshort.policy.Policy` on Ray actors.
+
+    Args:
+        name: role in the team, e.g. ``"long"``.
+        config: the policy's ``actor_rollout_ref`` root, resolved.
+        pool: device slots.
+        trainable: False for a fixed partner, which holds no optimiser.
+    """
+
+    def __init__(
+        self, name: str, config: DictConfig, pool: RayResourcePool, tokenizer: Tokenizer, trainable: bool
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.trainable = trainable
+        self.tokenizer = tokenizer
+        self._pool = pool
+        self._workers: RayWorkerGroup | None = None
+        self._replicas = rollout.make_replicas(name, config, pool.world_size)
+        self._uses_reference = trainable and bool(config.actor.use_kl_loss)
+        self.generator: rollout.VLLMGenerator
+
+    def start_workers(self) -> None:
+        """Create the training workers and load their weights; a frozen policy has none."""
+        if not self.trainable:
+            return
+        role = "actor_rollout_ref" if self._uses_reference else "actor_rollout"
+        workers = RayWorkerGroup(
+            resource_pool=self._pool,
+            ray_cls_with_init=RayClassWithInitArgs(ray.remote(PolicyWorker), config=self.config, role=role),
+            name_prefix=self.name,
+            device_name=get_device_name(),
+        )
+        self._workers = workers
+        workers.init_model()
+
+    async def start_engines(self) -> None:
+        """Launch the vLLM replicas; a trained policy's first weights come from its actor."""
+        await rollout.launch(self._replicas, self._workers, self._pool)
+        servers = [replica.server_handle for replica in self._replicas]
+        self.generator = rollout.VLLMGenerator(self.name, servers, self.tokenizer)
+
+    async def score(self, views: Sequence[View]) -> TokenScores:
+        batch = self._inference_batch(views, calculate_entropy=True)
+        output = await self._call("compute_log_prob", batch)
+        rows = response_rows(tu.get(output, "log_probs"), batch)
+        entropy = response_rows(tu.get(output, "entropy"), batch)
+        return TokenScores(rows[: len(views)], entropy[: len(views)])
+
+    async def reference_scores(self, views: Sequence[View]) -> TokenScores | None:
+        if not self._uses_reference:
+            return None
+        batch = self._inference_batch(views, calculate_entropy=False)
+        output = await self._call("compute_ref_log_prob", batch)
+        return TokenScores(response_rows(tu.get(output, "log_probs"), batch)[: len(views)])
+
+    async def update(self, samples: Sequence[Sample]) -> Mapping[str, float]:
+        actor = self.config.actor
+        # verl counts mini-batches in prompts; each prompt has rollout.n episodes.
+        mini_batch = actor.ppo_mini_batch_size * self.config.rollout.n
+        padded = pad_to_multiple(samples, mini_batch)
+        batch = sample_batch(
+            padded,
+            **self._settings(),
+            calculate_entropy=actor.entropy_coeff != 0.0,
+            global_batch_size=mini_batch,
+            mini_batch_size=mini_batch,
+            epochs=actor.ppo_epochs,
+            seed=actor.data_loader_seed,
+            dataloader_kwargs={"shuffle": actor.shuffle},
+            compute_loss=True,
+        )
+        output = await self._call("update_actor", batch)
+        return {name: _mean(value) for name, value in tu.get(output, "metrics").items()}
+
+    async def sync_weights(self, step: int) -> None:
+        await self._call("update_weights", step)
+
+    async def sleep(self) -> None:
+        if self.config.rollout.free_cache_engine:
+            await asyncio.gather(*[replica.sleep() for replica in self._replicas])
+
+    async def wake_up(self) -> None:
+        """Undo :meth:`sleep` for a frozen policy, whose weights no sync brings back."""
+        if self.config.rollout.free_cache_engine and not self.trainable:
+            await asyncio.gather(*[replica.wake_up() for replica in self._replicas])
+
+    def save(self, folder: Path) -> None:
+        assert self._workers is not None, f"policy {self.name} is frozen"
+        self._workers.save_policy(str(folder))
+
+    def load(self, folder: Path) -> None:
+        assert self._workers is not None, f"policy {self.name} is frozen"
+        self._workers.load_policy(str(folder))
+
+    def _inference_batch(self, views: Sequence[View], **settings: Any) -> TensorDict:
+        rows = [*views, *[filler_view(views[0])] * (-len(views) % self._pool.world_size)]
+        return view_batch(rows, **self._settings(), **settings, compute_loss=False)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "temperature": self.config.rollout.temperature,
+            "pad_token_id": getattr(self.tokenizer, "pad_token_id", None) or 0,
+        }
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        """Run a worker-group method without blocking other coroutines."""
+        assert self._workers is not None, f"policy {self.name} is frozen"
+        try:
+            return await asyncio.to_thread(_get, getattr(self._workers, method), *args)
+        except RayActorError as error:
+            raise WorkerDiedError(self.name, str(error).splitlines()[0]) from error
+
+
+def _get(method: Any, *args: Any) -> Any:
+    output = method(*args)
+    # verl returns futures from its non-blocking methods.
+    if isinstance(output, list):
+        return ray.get(output)
+    return output.get() if hasattr(output, "get") and not isinstance(output, TensorDict) else output
+
+
+def _mean(value: Any) -> float:
+    """verl reports a metric as a number, or as one number per mini-batch."""
+    if isinstance(value, list):
+        return sum(_mean(item) for item in value) / max(len(value), 1)
+    return float(value)

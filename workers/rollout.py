@@ -1,0 +1,158 @@
+"""vLLM replicas of one policy and the client that generates with them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from typing import Any
+
+import ray
+from longshort.episode import Ids
+from longshort.generation import Completion, SamplingParams, Tokenizer
+from omegaconf import DictConfig
+from ray.exceptions import RayActorError
+from verl.workers.rollout.replica import TokenOutput
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+
+from workers.naming import policy_of_server, server_prefix, weight_socket
+from workers.vllm_extension import SOCKET_VARIABLE
+
+MAX_SESSIONS = 1_000_000
+
+
+class EngineDiedError(RuntimeError):
+    """An engine of ``policy`` is gone; the run ends with its name."""
+
+    def __init__(self, policy: str, cause: str) -> None:
+        super().__init__(policy, cause)
+        self.policy, self.cause = policy, cause
+
+    def __str__(self) -> str:
+        return f"the rollout engine of policy {self.policy!r} died: {self.cause}"
+
+
+class PolicyServer(vLLMHttpServer):
+    """verl's vLLM server with weight sockets named after its policy."""
+
+    def __init__(self, *args: Any, replica_rank: int, **kwargs: Any) -> None:
+        policy = policy_of_server(ray.get_runtime_context().get_actor_name())
+        # Read by the extension in vLLM's worker processes, which inherit this environment.
+        os.environ[SOCKET_VARIABLE] = weight_socket(policy, replica_rank)
+        super().__init__(*args, replica_rank=replica_rank, **kwargs)
+
+    def _get_worker_extension_cls(self) -> str:
+        return "workers.vllm_extension.PolicyWorkerExtension"
+
+
+class PolicyReplica(vLLMReplica):
+    """One vLLM replica; its Ray names carry the policy's."""
+
+    def __init__(self, policy: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, name_suffix=policy, **kwargs)
+        # verl appends the suffix to server names too, where the prefix already says it.
+        self.name_suffix = ""
+        self.policy = policy
+        self.server_class = ray.remote(PolicyServer)
+
+    async def init_colocated(self, resource_pool: Any) -> None:
+        self.name_suffix = f"_{self.policy}"
+        try:
+            await super().init_colocated(resource_pool)
+        finally:
+            self.name_suffix = ""
+
+    def _get_server_name_prefix(self) -> str:
+        return server_prefix(self.policy)
+
+
+def make_replicas(policy: str, config: DictConfig, world_size: int) -> list[PolicyReplica]:
+    """As many replicas as ``world_size`` device slots hold at the configured parallel sizes."""
+    rollout = config.rollout
+    per_replica = (
+        rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
+    )
+    return [
+        PolicyReplica(
+            policy,
+            replica_rank=rank,
+            config=rollout,
+            model_config=config.model,
+            gpus_per_node=rollout.n_gpus_per_node,
+        )
+        for rank in range(world_size // per_replica)
+    ]
+
+
+class VLLMGenerator:
+    """Token-in, token-out generation on a policy's replicas.
+
+    A session stays on its replica, where the prefix cache holds its history; a new one goes to the least loaded.
+    """
+
+    def __init__(self, policy: str, servers: list[Any], tokenizer: Tokenizer) -> None:
+        self.policy = policy
+        self._servers = servers
+        self._tokenizer = tokenizer
+        self._in_flight = [0] * len(servers)
+        self._sessions: OrderedDict[str, int] = OrderedDict()
+
+    async def generate(self, prompt_ids: Ids, params: SamplingParams, session: str) -> Completion:
+        """See :class:`longshort.generation.Generator`.
+
+        Raises:
+            EngineDiedError: the replica's process is gone.
+        """
+        replica = self._route(session)
+        sampling = {
+            "max_tokens": params.max_tokens,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "seed": params.seed,
+            "logprobs": True,
+        }
+        if params.stop:
+            sampling |= {"stop": list(params.stop), "include_stop_str_in_output": True}
+        self._in_flight[replica] += 1
+        try:
+            output: TokenOutput = await self._servers[replica].generate.remote(
+                prompt_ids=list(prompt_ids), sampling_params=sampling, request_id=os.urandom(16).hex()
+            )
+        except RayActorError as error:
+            raise EngineDiedError(self.policy, str(error).splitlines()[0]) from error
+        finally:
+            self._in_flight[replica] -= 1
+        if output.stop_reason == "aborted":
+            raise EngineDiedError(self.policy, "it aborted a request")
+        ids = tuple(output.token_ids)
+        return Completion(
+            token_ids=ids,
+            log_probs=tuple(output.log_probs or ()),
+            finish_reason="length" if self._was_cut(ids, params) else "stop",
+            cached_tokens=output.extra_fields.get("num_cached_tokens"),
+        )
+
+    def _route(self, session: str) -> int:
+        replica = self._sessions.pop(session, None)
+        if replica is None:
+            replica = min(range(len(self._servers)), key=self._in_flight.__getitem__)
+        self._sessions[session] = replica
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return replica
+
+    def _was_cut(self, ids: Ids, params: SamplingParams) -> bool:
+        # verl reports "completed" for both a stop and the cap; only a turn at its cap can have been cut.
+        if len(ids) < params.max_tokens or ids[-1] == self._tokenizer.eos_token_id:
+            return False
+        tail = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return not any(stop in tail for stop in params.stop)
+
+
+async def launch(replicas: list[PolicyReplica], worker_group: Any = None, resource_pool: Any = None) -> None:
+    """Start the engines: fused with a trainable policy's workers, else colocated in a frozen policy's pool."""
+    if worker_group is not None:
+        await asyncio.gather(*[replica.init_hybrid(worker_group) for replica in replicas])
+    else:
+        await asyncio.gather(*[replica.init_colocated(resource_pool) for replica in replicas])

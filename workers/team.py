@@ -1,0 +1,92 @@
+"""Start Ray and the policies of a team, and take them down again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import ray
+from longshort.generation import Tokenizer
+from omegaconf import DictConfig
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def configure_environment(device: str) -> None:
+    """Set what verl and vLLM read from the environment at import; call before importing either."""
+    if device == "cpu":
+        from workers.cpu_environment import CPU_ENVIRONMENT
+
+        os.environ.update(CPU_ENVIRONMENT)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def start_ray(config: DictConfig) -> None:
+    """Join the cluster of ``RAY_ADDRESS`` or start a local one, bound to loopback."""
+    device = config.trainer.device
+    variables = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": os.environ["VLLM_LOGGING_LEVEL"]}
+    if device == "cpu":
+        from workers.cpu_environment import CPU_ENVIRONMENT
+
+        # One thread a process: the engines of both policies run beside each other, then their trainers.
+        variables |= {**CPU_ENVIRONMENT, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    # Workers import the packages from here where they are not installed.
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    runtime_env = {"env_vars": variables}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
+        return
+    slots = sum(config.placement.n_gpus_per_node.values())
+    local = {"num_gpus": slots, "num_cpus": max(8 * slots, os.cpu_count() or 1)} if device == "cpu" else {}
+    ray.init(
+        address="local",
+        runtime_env=runtime_env,
+        include_dashboard=False,
+        log_to_driver=config.trainer.log_to_driver,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=config.trainer.object_store_bytes,
+        **local,
+    )
+
+
+async def start_policies(
+    config: DictConfig,
+    trained: Sequence[str],
+    tokenizers: dict[str, Tokenizer],
+    progress: Callable[[str], None] = lambda stage: None,
+) -> dict[str, "RayPolicy"]:  # noqa: F821, UP037
+    """Workers of all policies first, then their engines.
+
+    Engines on different devices start beside each other; on shared GPUs one after another, because vLLM measures free
+    memory while it starts.
+    """
+    from workers.placement import make_pools
+    from workers.policy import RayPolicy
+
+    names = list(config.policies)
+    pools = make_pools(names, config.placement.mode, dict(config.placement.n_gpus_per_node), config.trainer.nnodes)
+    policies = {
+        name: RayPolicy(name, config.policies[name], pools[name], tokenizers[name], trainable=name in trained)
+        for name in names
+    }
+    progress("starting training workers")
+    await asyncio.gather(*[asyncio.to_thread(policy.start_workers) for policy in policies.values()])
+    progress("starting rollout engines")
+    if config.placement.mode == "colocated" and config.trainer.device != "cpu":
+        for policy in policies.values():
+            await policy.start_engines()
+            await policy.sleep()
+    else:
+        await asyncio.gather(*[policy.start_engines() for policy in policies.values()])
+    return policies
+
+
+def stop() -> None:
+    """Leave the cluster; a local one ends with all its processes."""
+    with suppress(Exception):
+        ray.shutdown()

@@ -1,0 +1,35 @@
+"""The engine's side of weight sync, loaded inside vLLM's worker processes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from verl.plugin.platform import get_platform
+from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
+from verl.workers.rollout.vllm_rollout.utils import (
+    _resolve_vllm_weight_sync_local_rank,
+    vLLMColocateWorkerExtension,
+)
+
+SOCKET_VARIABLE = "LONGSHORT_WEIGHT_SOCKET"
+
+
+class PolicyWorkerExtension(vLLMColocateWorkerExtension):
+    """verl's extension with a socket per policy, and a reload that works where vLLM has packed its weights."""
+
+    def _get_zmq_handle(self) -> str:
+        parallel = self.model_runner.vllm_config.parallel_config
+        return f"{os.environ[SOCKET_VARIABLE]}{_resolve_vllm_weight_sync_local_rank(self.local_rank, parallel)}"
+
+    def update_weights_from_ipc(self, use_shm: bool = False, **kwargs: Any) -> None:
+        if get_platform().device_name != "cpu":
+            super().update_weights_from_ipc(use_shm=use_shm, **kwargs)
+            return
+        # On CPU vLLM packs linear weights after loading, so loading into the packed layers fails: reload them whole.
+        weights: dict[str, torch.Tensor] = {}
+        receiver = BucketedWeightReceiver(self._get_zmq_handle(), torch.device("cpu"), use_shm)
+        # A bucket aliases shared memory that is reused for the next one.
+        receiver.receive_weights(lambda bucket, is_last: weights.update((n, t.clone()) for n, t in bucket))
+        self.reload_weights(weights_iterator=iter(weights.items()))
