@@ -260,7 +260,7 @@ def _equal(found: Extracted, gold: _Gold) -> bool:
     if not number and _ONLY_DIGITS.fullmatch(bare):
         return False
     latex = number or text
-    scaled = {-1: rf"\frac{{{latex}}}{{100}}", 0: latex, 1: f"100({latex})"}[to_gold]
+    scaled = {-1: rf"\frac{{{latex}}}{{100}}", 0: latex, 1: rf"100 \cdot ({latex})"}[to_gold]
     if any(_verify(gold, _parse(reading)) for reading in {latex, scaled}):
         return True
     return not found.boxed and _verify(gold, parse(found.text, parsing_timeout=None))
@@ -321,7 +321,10 @@ _WORD = re.compile(r".*[^\W\d_]{3}.*|no", re.IGNORECASE)
 
 
 def _tidy(text: str) -> tuple[str, bool]:
-    """``text`` without boxes, delimiters, fine spacing, currency and percent signs and a final stop; whether in percent."""
+    """``text`` without boxes, delimiters, fine spacing, currency and percent signs and a final stop.
+
+    Also whether there was a percent sign.
+    """
     text = _BOX.sub("", text).strip().rstrip(".;,").strip()
     while outer := _OUTER.fullmatch(text):
         text = next(group for group in outer.groups() if group is not None).strip().rstrip(".;,").strip()

@@ -59,6 +59,10 @@ class Policy(Protocol):
         """Give the engines' device memory to training, where the configuration says so."""
         ...
 
+    async def wake_up(self) -> None:
+        """Undo :meth:`sleep` for a frozen policy; a trained one wakes with its new weights."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write weights as a Hugging Face folder and everything that resuming needs."""
         ...

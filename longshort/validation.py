@@ -17,7 +17,8 @@ def validate(config: DictConfig) -> None:
     protocol = config.team.protocol
     _choice("team.protocol", protocol, TRAINABLE)
     _choice("train", config.train, TRAINABLE[protocol])
-    _choice("reward.parts", config.reward.parts, ("joint", "per_role"))
+    for key in ("format_of", "length_of"):
+        _choice(f"reward.{key}", config.reward[key], ("own", "all"))
     _choice("placement.mode", config.placement.mode, ("split", "colocated"))
     _choice("data.on_error", config.data.on_error, ("raise", "skip"))
     _choice("trainer.device", config.trainer.device, ("cpu", "cuda"))

@@ -1,7 +1,7 @@
 """A policy on disk, without pickles.
 
     folder/huggingface/   weights, configuration, tokenizer: what ``from_pretrained`` and ``vllm serve`` load as it is
-    folder/optimizer/     optimiser tensors through ``torch.distributed.checkpoint`` in its safetensors format
+    folder/state/         master weights and optimiser through ``torch.distributed.checkpoint``, as safetensors
     folder/trainer.json   optimiser settings, learning-rate schedule
 
 Any number of ranks may load what another number saved.
@@ -16,17 +16,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 HUGGING_FACE = "huggingface"
-OPTIMIZER = "optimizer"
-STATE = "trainer.json"
+STATE = "state"
+SETTINGS = "trainer.json"
+MODEL_PREFIX = "model."
 OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True, cpu_offload=True)
 
 
@@ -34,43 +36,42 @@ def save(engine: Any, folder: str) -> None:
     """Write the engine's policy into ``folder``; every rank calls it. Raises ``OSError`` where the disk refuses."""
     target = Path(folder)
     weights, _ = engine.get_per_tensor_param()
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights}
+    # Gathering is collective, so every rank walks through the weights; only the first keeps them.
+    gathered = {name: tensor.detach().cpu() for name, tensor in weights if dist.get_rank() == 0}
     if dist.get_rank() == 0:
-        _save_hugging_face(engine, state, target / HUGGING_FACE)
-    tensors, settings = _split(get_optimizer_state_dict(engine.module, engine.optimizer, options=OPTIONS))
-    (target / OPTIMIZER).mkdir(parents=True, exist_ok=True)
-    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(target / OPTIMIZER), save_distributed=True))
+        _save_hugging_face(engine, gathered, target / HUGGING_FACE)
+    tensors, settings = _state(engine)
+    (target / STATE).mkdir(parents=True, exist_ok=True)
+    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(target / STATE), save_distributed=True))
     if dist.get_rank() == 0:
         schedule = {k: v for k, v in engine.lr_scheduler.state_dict().items() if isinstance(v, (int, float, list))}
-        (target / STATE).write_text(json.dumps({"optimizer": settings, "lr_scheduler": schedule}))
+        (target / SETTINGS).write_text(json.dumps({"optimizer": settings, "lr_scheduler": schedule}))
     dist.barrier()
 
 
 def load(engine: Any, folder: str) -> None:
     """Restore weights, optimiser and learning-rate schedule in place; every rank calls it."""
     source = Path(folder)
-    saved = json.loads((source / STATE).read_text())
-    state: dict[str, torch.Tensor] = {}
-    for shard in sorted((source / HUGGING_FACE).glob("*.safetensors")):
-        state.update(load_file(shard))
-    # Tied weights are stored once.
-    options = StateDictOptions(full_state_dict=True, strict=False)
-    missing = set_model_state_dict(engine.module, state, options=options)
-    assert not missing.unexpected_keys, f"{folder} holds weights that the model has not: {missing.unexpected_keys[:3]}"
-    tensors, _ = _split(get_optimizer_state_dict(engine.module, engine.optimizer, options=OPTIONS))
-    if not tensors:
+    saved = json.loads((source / SETTINGS).read_text())
+    if not engine.optimizer.state:
         _materialise_optimizer(engine)
-        tensors, _ = _split(get_optimizer_state_dict(engine.module, engine.optimizer, options=OPTIONS))
-    dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(source / OPTIMIZER)))
-    set_optimizer_state_dict(engine.module, engine.optimizer, {**tensors, **saved["optimizer"]}, options=OPTIONS)
+    tensors, _ = _state(engine)
+    dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(source / STATE)))
+    weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
+    optimizer = {k: v for k, v in tensors.items() if not k.startswith(MODEL_PREFIX)}
+    set_model_state_dict(engine.module, weights)
+    set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **saved["optimizer"]}, options=OPTIONS)
     engine.lr_scheduler.load_state_dict(saved["lr_scheduler"])
     dist.barrier()
 
 
-def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors, and the plain settings (learning rate, betas) that JSON holds."""
-    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-    return tensors, {key: value for key, value in state.items() if key not in tensors}
+def _state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Sharded tensors of model and optimiser, and the plain settings (learning rate, betas) that JSON holds."""
+    model = get_model_state_dict(engine.module, options=StateDictOptions(cpu_offload=True))
+    optimizer = get_optimizer_state_dict(engine.module, engine.optimizer, options=OPTIONS)
+    tensors = {f"{MODEL_PREFIX}{name}": value for name, value in model.items()}
+    tensors |= {key: value for key, value in optimizer.items() if isinstance(value, torch.Tensor)}
+    return tensors, {key: value for key, value in optimizer.items() if key not in tensors}
 
 
 def _materialise_optimizer(engine: Any) -> None:
@@ -88,12 +89,10 @@ def _materialise_optimizer(engine: Any) -> None:
 
 def _save_hugging_face(engine: Any, state: dict[str, torch.Tensor], folder: Path) -> None:
     model_config = engine.model_config
-    folder.mkdir(parents=True, exist_ok=True)
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
+    dtype = getattr(torch, str(model_config.hf_config.dtype).removeprefix("torch."), torch.float32)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(model_config.hf_config)
-    empty.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    empty.save_pretrained(folder, state_dict={name: tensor.to(dtype) for name, tensor in state.items()})
     model_config.tokenizer.save_pretrained(folder)
     if isinstance(getattr(model_config, "generation_config", None), GenerationConfig):
         model_config.generation_config.save_pretrained(folder)

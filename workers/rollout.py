@@ -111,6 +111,8 @@ class VLLMGenerator:
             "top_k": params.top_k,
             "seed": params.seed,
             "logprobs": True,
+            # A tag that is a special token must still be seen by the stop strings.
+            "skip_special_tokens": False,
         }
         if params.stop:
             sampling |= {"stop": list(params.stop), "include_stop_str_in_output": True}

@@ -1,4 +1,4 @@
-"""An embedded world: arithmetic problems and a trained pair of tiny models, so that everything runs on a CPU without download.
+"""An embedded world: arithmetic problems and a trained pair of tiny models, to run all on a CPU without download.
 
 - :mod:`~longshort.playground.problems`: chains such as ``7+5*3-4``, evaluated strictly left to right.
 - :mod:`~longshort.playground.tokenizer`: the pair's character tokenizer and chat template.

@@ -5,8 +5,8 @@ Example, for ``7+5*3-4``; line ends inside thoughts are real, those between turn
     long   <think>7+5=12⏎12*3=36⏎36-4=32⏎wait⏎7+5=12⏎12*3=36⏎36-4=32⏎</think>
     short  <answer>so 36-4=32 \boxed{32}</answer>
 
-A thought is the chain, then ``REPEATS`` needless verifications: a cue word and the whole chain once more. They change no
-answer, because the first chain is already right. What reinforcement learning can save is fixed here, before any training:
+A thought is the chain, then ``REPEATS`` needless verifications: a cue word and the whole chain once more. They change
+no answer, because the first chain is already right. What reinforcement learning can save is fixed here, beforehand:
 
 =======================================  ======
 needless share of the long's tokens      ``NEEDLESS_SHARE_LONG``
@@ -15,10 +15,10 @@ needless share of the short's tokens     ``NEEDLESS_SHARE_SHORT``
 
 Some conversations differ:
 
-- Guess (``P_GUESS``): the thought is the final value alone. It is right here, but a tiny model cannot compute it for a long
-  chain, so a model that guesses is often wrong.
-- Rethink (``P_STOP`` of the others with ``HARD`` or more operations): the first thought stops after some step, the short
-  model says what is left and closes with ``</rethink>``, and the long model's second thought starts from there:
+- Guess (``P_GUESS``): the thought is the final value alone. It is right here, but a tiny model cannot compute it for a
+  long chain, so a model that guesses is often wrong.
+- Rethink (``P_STOP`` of the others with ``HARD`` or more operations): the first thought stops after some step, the
+  short model says what is left and closes with ``</rethink>``, and the long model's second thought starts from there:
 
     long   <think>7+5=12⏎12*3=36⏎</think>
     short  <answer>left 36-4</rethink>
@@ -29,7 +29,7 @@ Some conversations differ:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from longshort.episode import Problem
@@ -66,11 +66,16 @@ class Conversation:
     turns: tuple[ScriptedTurn, ...]
 
 
-def converse(problems: Iterable[Problem], seed: int) -> Iterator[Conversation]:
-    """One conversation per problem; equal arguments give equal conversations."""
+def converse(
+    problems: Iterable[Problem], seed: int, repeats: Sequence[float] = REPEATS
+) -> Iterator[Conversation]:
+    """One conversation per problem; equal arguments give equal conversations.
+
+    ``repeats`` are the weights of 0, 1, 2, … needless verifications; ``(1,)`` gives lean thoughts.
+    """
     rng = random.Random(seed)
     for problem in problems:
-        yield Conversation(problem, tuple(_turns(problem, rng)))
+        yield Conversation(problem, tuple(_turns(problem, repeats, rng)))
 
 
 def needless_share(conversations: Iterable[Conversation], role: str) -> float:
@@ -85,7 +90,7 @@ def tokens_in(turn: str) -> int:
     return len(turn) - opening - closing + 2
 
 
-def _turns(problem: Problem, rng: random.Random) -> Iterator[ScriptedTurn]:
+def _turns(problem: Problem, repeats: Sequence[float], rng: random.Random) -> Iterator[ScriptedTurn]:
     steps = steps_of(problem.question)
     if rng.random() < P_GUESS:
         yield ScriptedTurn("long", f"<think>{problem.answer}</think>")
@@ -96,15 +101,15 @@ def _turns(problem: Problem, rng: random.Random) -> Iterator[ScriptedTurn]:
         done = rng.randrange(1, len(steps))
         yield ScriptedTurn("long", f"<think>{_chain(steps[:done])}</think>")
         yield ScriptedTurn("short", f"<answer>left {_left(steps[done:])}</rethink>")
-    extra = _verification(steps, rng)
+    extra = _verification(steps, repeats, rng)
     yield ScriptedTurn("long", f"<think>{_chain(steps[done:])}{extra}</think>", len(extra))
     restated = f"so {_line(steps[-1])} " if rng.random() < P_RESTATE else ""
     yield ScriptedTurn("short", f"<answer>{restated}\\boxed{{{problem.answer}}}</answer>", len(restated))
 
 
-def _verification(steps: list[Step], rng: random.Random) -> str:
-    (repeats,) = rng.choices(range(len(REPEATS)), REPEATS)
-    return "".join(rng.choice(CUES) + _chain(steps) for _ in range(repeats))
+def _verification(steps: list[Step], repeats: Sequence[float], rng: random.Random) -> str:
+    (times,) = rng.choices(range(len(repeats)), repeats)
+    return "".join(rng.choice(CUES) + _chain(steps) for _ in range(times))
 
 
 def _chain(steps: list[Step]) -> str:

@@ -1,7 +1,7 @@
 """Arithmetic chains that are evaluated strictly left to right, without operator precedence.
 
-Example: ``7+5*3-4`` is ``((7+5)*3)-4 = 32``. Every value on the way lies in 0..99, so each step is a small fact that a tiny
-model can learn, while the whole chain in one go is not.
+Example: ``7+5*3-4`` is ``((7+5)*3)-4 = 32``. Every value on the way lies in 0..99, so each step is a small fact that a
+tiny model can learn, while the whole chain in one go is not.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def generate_problems(
     """``count`` distinct problems; equal arguments give equal problems in the same order.
 
     ``operations`` are the fewest and the most of a problem, drawn evenly; where the short chains run out, at some ten
-    thousands, longer ones take their place. Train and test share no question whatever the seeds, because the hash of the
-    question decides the split (see ``TEST_BYTES``). ValueError where fewer than ``count`` questions can be found.
+    thousands, longer ones take their place. Train and test share no question whatever the seeds, because the hash of
+    the question decides the split (see ``TEST_BYTES``). ValueError where fewer than ``count`` questions can be found.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}: choose 'train' or 'test'")
@@ -57,7 +57,7 @@ def generate_problems(
         if question in problems or split_of(question) != split:
             misses += 1
             if misses > MAX_MISSES:
-                raise ValueError(f"found only {len(problems)} of {count} different problems: ask for fewer, or for more operations")
+                raise ValueError(f"found only {len(problems)} of {count} problems: ask for fewer or longer ones")
             continue
         misses = 0
         problems[question] = Problem(f"{SOURCE}/{question}", question, str(answer), SOURCE)

@@ -1,11 +1,11 @@
 """The pair's tokenizer: one token per printable ASCII character or line end, one per protocol tag.
 
-It is saved as plain ``tokenizer.json``, so ``AutoTokenizer`` and vLLM load it without code of ours. The tags are ordinary
-added tokens, not special ones: stop strings are looked for in detokenised text, where special tokens are left out.
+It is saved as plain ``tokenizer.json``, so ``AutoTokenizer`` and vLLM load it without code of ours. The tags are
+ordinary added tokens: stop strings are looked for in detokenised text, where special tokens are missing.
 
-**Chat template.** ``<|system|><|user|>QUESTION<|assistant|>``. The text of the system message is dropped and only its marker
-kept: a prompt of a thousand characters would be a thousand tokens here, ten times the conversation. Each model knows its
-role from its weights.
+**Chat template.** ``<|system|><|user|>QUESTION<|assistant|>``. The text of the system message is dropped and only its
+marker kept: a prompt of a thousand characters would be a thousand tokens here, ten times the conversation. Each model
+knows its role from its weights.
 """
 
 from __future__ import annotations

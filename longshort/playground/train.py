@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from longshort.playground.corpus import Conversation
 from longshort.playground.tokenizer import END, MAX_LENGTH, PAD, render_prompt
@@ -30,11 +31,18 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one role is trained; ``warm_up`` is a share of ``steps``."""
+class Stage:
+    """How many steps to train on which examples."""
 
     steps: int
-    batch: int = 64
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one role is trained; ``warm_up`` is a share of all steps."""
+
+    batch: int = 32
     peak: float = 3e-3
     warm_up: float = 0.05
     seed: int = 0
@@ -76,36 +84,35 @@ def examples_of(conversations: Sequence[Conversation], role: str, tokenizer: Pre
 
 def train(
     model: LlamaForCausalLM,
-    examples: Sequence[Example],
+    stages: Sequence[Stage],
     recipe: Recipe,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> float:
     """Train in place and return the mean loss of the last 50 steps (nats per own token).
 
-    ``on_step`` gets the number of finished steps and the loss. Equal arguments give equal weights on the same machine
-    with the same number of threads. Matrix products are in bfloat16, weights and optimiser in float32.
+    One learning-rate schedule spans all stages. ``on_step`` gets the number of finished steps and the loss. Equal
+    arguments give equal weights on one machine with one number of threads.
     """
+    steps = sum(stage.steps for stage in stages)
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.peak, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
-    batches = _batches(examples, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe))
     losses: list[float] = []
     model.train()
-    for step in range(1, recipe.steps + 1):
-        ids, own = next(batches)
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
+    for stage in stages:
+        for ids, own in itertools.islice(_batches(stage.examples, recipe), stage.steps):
+            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
             logits = model.lm_head(hidden[own[:, 1:]])
-        loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][own[:, 1:]])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        on_step(step, losses[-1])
+            loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][own[:, 1:]])
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            on_step(len(losses), losses[-1])
     model.eval()
     tail = losses[-50:]
     return sum(tail) / len(tail)
@@ -115,12 +122,12 @@ def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[i
     return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
 
 
-def _rate(step: int, recipe: Recipe) -> float:
+def _rate(step: int, steps: int, recipe: Recipe) -> float:
     """Share of the peak learning rate: linear warm-up, then half a cosine to zero."""
-    warm = max(1, round(recipe.steps * recipe.warm_up))
+    warm = max(1, round(steps * recipe.warm_up))
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def _batches(examples: Sequence[Example], recipe: Recipe) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,0 +1,59 @@
+"""Steps of a run on disk: written under a temporary name, completed, then renamed, so that a half-written one is never read.
+
+    <run>/global_step_40/
+        long/  short/     one folder per trained policy, see :mod:`workers.checkpoint`
+        state.json        step and data order; written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from longshort.policy import Policy
+
+PREFIX = "global_step_"
+STATE = "state.json"
+
+
+def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
+    """Write the checkpoint of ``step`` and return its folder; all policies of a step are one unit."""
+    target, partial = run / f"{PREFIX}{step}", run / f".{PREFIX}{step}.partial"
+    for leftover in (target, partial):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for policy in policies:
+        policy.save((partial / policy.name).absolute())
+    with (partial / STATE).open("w") as file:
+        json.dump({"step": step, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(target)
+    return target
+
+
+def latest(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None."""
+    found = [folder for folder in run.glob(f"{PREFIX}*") if (folder / STATE).is_file()]
+    return max(found, key=lambda folder: int(folder.name.removeprefix(PREFIX)), default=None)
+
+
+def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
+    """Restore every policy and return the rest of the state.
+
+    Raises:
+        ValueError: a policy that learns now was not saved.
+    """
+    for policy in policies:
+        if not (folder / policy.name).is_dir():
+            raise ValueError(
+                f"checkpoint {folder} holds no policy {policy.name!r}, which `train` selects now; "
+                "use the run's former `train`, or trainer.resume_mode=disable"
+            )
+        policy.load((folder / policy.name).absolute())
+    state: dict[str, Any] = json.loads((folder / STATE).read_text())
+    return state

@@ -1,0 +1,59 @@
+"""The command line: ``longshort train`` and ``longshort demo``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from longshort.config import build_config, config_dir
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; user errors are one sentence on standard error and exit code 2."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        config = build_config(options.config_name, options.overrides, options.config_dir)
+        if options.print_config:
+            from omegaconf import OmegaConf
+
+            sys.stdout.write(OmegaConf.to_yaml(config))
+        elif options.command == "demo":
+            from longshort.demo import demo
+
+            asyncio.run(demo(config))
+        else:
+            from longshort.run import train
+
+            asyncio.run(train(config))
+    except ValueError as error:
+        sys.stderr.write(f"longshort: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("longshort: interrupted\n")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="longshort", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    names = ", ".join(sorted(p.stem for p in config_dir().glob("*.yaml") if p.stem not in {"base", "verl"}))
+    for command, recipe, text in (
+        ("train", "local", "train the policies of a recipe"),
+        ("demo", "demo", "train the playground pair and compare it with itself before"),
+    ):
+        sub = commands.add_parser(command, help=text)
+        sub.add_argument("--config-name", default=recipe, help=f"a recipe: {names}; by default {recipe}")
+        sub.add_argument("--config-dir", type=Path, default=None, help="folder with recipes of your own")
+        sub.add_argument("--print-config", action="store_true", help="print the complete configuration and stop")
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

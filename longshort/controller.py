@@ -1,0 +1,209 @@
+"""The synergy controller: plays episodes, each at its own pace.
+
+One coroutine per episode. An episode waits for its own turn's completion and for nothing else: it consumes the engine of
+the role that speaks, and its next turn starts as soon as the last one is there. No barrier between turns or episodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from longshort.episode import Episode, Ids, Outcome, Problem, Turn
+from longshort.generation import Completion, Generator, SamplingParams, Tokenizer
+from longshort.protocol import Protocol
+
+PROMPT_CACHE = 4096
+
+@dataclass(frozen=True)
+class Member:
+    """One policy at the table: how it generates and reads, and the context it can hold (tokens)."""
+
+    generator: Generator
+    tokenizer: Tokenizer
+    max_model_len: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps of an episode, in sampled tokens and turns.
+
+    ``close_cut_turns``: a thinking turn that hit its cap is closed by the controller and play goes on; False ends the
+    episode as malformed.
+    """
+
+    max_turns: int
+    max_turn_tokens: Mapping[str, int]
+    max_episode_tokens: int
+    close_cut_turns: bool = True
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How turns are sampled; ``run`` and ``step`` go into every turn's seed."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    run: int = 0
+    step: int = 0
+
+
+def turn_seed(run: int, step: int, problem: str, sample: int, turn: int) -> int:
+    """Seed of one turn: equal for equal arguments on any machine, else independent; 0 to 2**31 - 1."""
+    name = f"{run}/{step}/{problem}/{sample}/{turn}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") >> 1
+
+
+class SynergyController:
+    """Alternates the turns of a team by its protocol.
+
+    Args:
+        protocol: who speaks, and how.
+        members: per role of the protocol, its policy.
+        limits: caps; what they cut is recorded on the episode.
+    """
+
+    def __init__(self, protocol: Protocol, members: Mapping[str, Member], limits: Limits) -> None:
+        self.protocol = protocol
+        self.members = members
+        self.limits = limits
+        # The samples of a group share their prompts.
+        self.prompt = lru_cache(maxsize=PROMPT_CACHE)(self._render_prompt)
+        self._readers = {
+            role: tuple(other for other in protocol.roles if not _share_ids(members[role], members[other]))
+            for role in protocol.roles
+        }
+
+    def _render_prompt(self, role: str, question: str) -> Ids:
+        """Ids that ``role`` starts from: its system prompt and the question, by its chat template."""
+        messages = [
+            {"role": "system", "content": self.protocol.system_prompts[role]},
+            {"role": "user", "content": question},
+        ]
+        ids = self.members[role].tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return tuple(ids)
+
+    def play_all(
+        self, problems: Sequence[Problem], samples: int, sampling: Sampling
+    ) -> AsyncIterator[tuple[int, Episode]]:
+        """Play ``samples`` episodes of every problem; yields ``(index, episode)`` as they finish.
+
+        ``index`` counts problem by problem: sample s of problem p is p * samples + s.
+        """
+        return _as_finished([self.play(p, s, sampling) for p in problems for s in range(samples)])
+
+    async def play(self, problem: Problem, sample: int, sampling: Sampling) -> Episode:
+        """Play one episode to its end. Engine failures propagate."""
+        prompts = {role: self.prompt(role, problem.question) for role in self.protocol.roles}
+        episode = Episode(problem, prompts, (), "turn_limit", sample)
+        role: str | None = self.protocol.first
+        while role is not None:
+            if len(episode.turns) == self.limits.max_turns:
+                return episode
+            context = episode.context(role)
+            budget = self._budget(episode, role, len(context))
+            if budget < 1:
+                return replace(episode, outcome="token_limit")
+            completion = await self._generate(episode, role, context, budget, sampling)
+            turn, closing = self._read_turn(role, completion, len(context))
+            episode = replace(episode, turns=(*episode.turns, turn))
+            outcome = self._outcome(turn, closing)
+            if outcome is not None:
+                return replace(episode, outcome=outcome)
+            assert closing is not None
+            role = self.protocol.closings[role][closing]
+        raise AssertionError("an answered episode has an outcome")
+
+    def _budget(self, episode: Episode, role: str, context: int) -> int:
+        """Tokens that the next turn may take: its own cap, what is left of the episode, and of the model's context."""
+        return min(
+            self.limits.max_turn_tokens[role],
+            self.limits.max_episode_tokens - episode.tokens,
+            self.members[role].max_model_len - context,
+        )
+
+    async def _generate(
+        self, episode: Episode, role: str, context: Ids, budget: int, sampling: Sampling
+    ) -> Completion:
+        problem, sample = episode.problem.id, episode.sample
+        params = SamplingParams(
+            max_tokens=budget,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=turn_seed(sampling.run, sampling.step, problem, sample, len(episode.turns)),
+            stop=self.protocol.stop(role),
+        )
+        session = f"{sampling.step}/{problem}/{sample}"
+        return await self.members[role].generator.generate(context, params, session)
+
+    def _read_turn(self, role: str, completion: Completion, prompt_tokens: int) -> tuple[Turn, str | None]:
+        """The turn as all roles will read it, and the tag it closed with (the controller's own, where that closed it)."""
+        tokenizer = self.members[role].tokenizer
+        ids = completion.token_ids
+        visible = ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+        text = tokenizer.decode(list(visible), skip_special_tokens=False)
+        well_formed = self.protocol.well_formed(role, text)
+        closing = self.protocol.closing(role, text)
+        closing_ids: Ids = ()
+        if closing is None and self.limits.close_cut_turns:
+            closing = self.protocol.default_closing(role)
+            if closing is not None:
+                closing_ids = tuple(tokenizer.encode(closing, add_special_tokens=False))
+                text += closing
+        read_as = {
+            reader: tuple(self.members[reader].tokenizer.encode(text, add_special_tokens=False))
+            for reader in self._readers[role]
+        }
+        if visible != ids:
+            # The end-of-sequence token is the author's own; readers that share its ids go on without it.
+            shared = (other for other in self.protocol.roles if other != role and other not in read_as)
+            read_as |= dict.fromkeys(shared, visible + closing_ids)
+        turn = Turn(
+            role=role,
+            token_ids=ids,
+            text=text,
+            log_probs=completion.log_probs,
+            finish_reason=completion.finish_reason,
+            well_formed=well_formed,
+            closing_ids=closing_ids,
+            read_as=read_as,
+            cached_tokens=completion.cached_tokens,
+            prompt_tokens=prompt_tokens,
+        )
+        return turn, closing
+
+    def _outcome(self, turn: Turn, closing: str | None) -> Outcome | None:
+        """How the episode ends with this turn, or None where play goes on."""
+        if closing is None:
+            return "token_limit" if turn.finish_reason == "length" else "malformed"
+        if self.protocol.closings[turn.role][closing] is not None:
+            return None
+        return "answered" if turn.well_formed else "malformed"
+
+
+def _share_ids(author: Member, reader: Member) -> bool:
+    """Whether the reader can take the author's ids as they are."""
+    if author.tokenizer is reader.tokenizer:
+        return True
+    return author.tokenizer.get_vocab() == reader.tokenizer.get_vocab()
+
+
+async def _as_finished(plays: Sequence[Coroutine[Any, Any, Episode]]) -> AsyncIterator[tuple[int, Episode]]:
+    tasks = {asyncio.ensure_future(play): index for index, play in enumerate(plays)}
+    pending = set(tasks)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield tasks[task], task.result()
+    finally:
+        for task in pending:
+            task.cancel()

@@ -1,0 +1,75 @@
+"""Who speaks next, what a turn must look like, and when the conversation ends (Long⊗Short, arXiv 2505.11827, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+THINK, END_THINK = "<think>", "</think>"
+ANSWER, END_ANSWER, RETHINK = "<answer>", "</answer>", "</rethink>"
+TAGS = (THINK, END_THINK, ANSWER, END_ANSWER, RETHINK)
+
+PREAMBLE = (
+    "Two assistants solve a problem together and take turns. The first does the hard thinking and writes it between "
+    "<think> and </think>. The second completes the easier steps after it, beginning with <answer>: it either gives the "
+    "final answer in \\boxed{} and ends with </answer>, or, where more hard thinking is needed, says what is missing and "
+    "ends with </rethink>, which hands the problem back to the first. This goes on until the second closes with "
+    "</answer>. Every turn holds exactly one opening and one closing tag.\n"
+)
+LONG_PROMPT = PREAMBLE + "You are the first assistant: think deeply about what is hard, and leave the rest."
+SHORT_PROMPT = PREAMBLE + "You are the second assistant: be brief, and ask for more thinking only where it is needed."
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rules of a conversation between roles.
+
+    Attributes:
+        first: the role that opens.
+        system_prompts: what each role is told.
+        opening: the tag a role's turn begins with.
+        closings: per role, what ends its turn, and who speaks after it; None ends the episode with an answer.
+    """
+
+    first: str
+    system_prompts: Mapping[str, str]
+    opening: Mapping[str, str]
+    closings: Mapping[str, Mapping[str, str | None]]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(self.system_prompts)
+
+    def stop(self, role: str) -> tuple[str, ...]:
+        """Stop strings of a role's turn."""
+        return tuple(self.closings[role])
+
+    def closing(self, role: str, text: str) -> str | None:
+        """The closing tag that ``text`` ends with, white space aside, or None."""
+        end = text.rstrip()
+        return next((tag for tag in self.closings[role] if end.endswith(tag)), None)
+
+    def well_formed(self, role: str, text: str) -> bool:
+        """The template of equation (9)'s FM: the role's opening tag, a body without tags and not blank, a closing tag."""
+        turn = text.strip()
+        closing = self.closing(role, turn)
+        opening = self.opening[role]
+        if closing is None or not turn.startswith(opening):
+            return False
+        body = turn[len(opening) : -len(closing)]
+        return bool(body.strip()) and not any(tag in body for tag in TAGS)
+
+    def default_closing(self, role: str) -> str | None:
+        """What the controller closes a cut turn of ``role`` with: only a turn that cannot hold the answer is closed."""
+        closings = self.closings[role]
+        return None if None in closings.values() else next(iter(closings))
+
+
+LONG_SHORT = Protocol(
+    first="long",
+    system_prompts={"long": LONG_PROMPT, "short": SHORT_PROMPT},
+    opening={"long": THINK, "short": ANSWER},
+    closings={"long": {END_THINK: "short"}, "short": {END_ANSWER: None, RETHINK: "long"}},
+)
+
+PROTOCOLS: Mapping[str, Protocol] = {"long_short": LONG_SHORT}

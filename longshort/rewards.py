@@ -1,0 +1,123 @@
+"""The hybrid reward of Long⊗Short: r = eta * EM + lambda * FM + mu * LM (arXiv 2505.11827, equation 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from longshort.episode import Episode
+from longshort.grading import Grade
+
+Scope = Literal["own", "all"]
+
+
+def kimi_length_rewards(lengths: Sequence[int], correct: Sequence[bool]) -> list[float]:
+    """Length reward of Kimi k1.5 (arXiv 2501.12599, section 2.3.3) for one group of answers to the same problem.
+
+    With lengths l in tokens, lambda_i = 0.5 - (l_i - min l) / (max l - min l); a correct answer gets lambda_i, a wrong
+    one min(0, lambda_i). All get 0 where every length is the same.
+
+    Raises:
+        ValueError: the two sequences differ in length.
+    """
+    if len(lengths) != len(correct):
+        raise ValueError(f"{len(lengths)} lengths but {len(correct)} verdicts; give one of each per answer")
+    if not lengths or max(lengths) == min(lengths):
+        return [0.0] * len(lengths)
+    shortest, span = min(lengths), max(lengths) - min(lengths)
+    scaled = [0.5 - (length - shortest) / span for length in lengths]
+    return [value if right else min(0.0, value) for value, right in zip(scaled, correct, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """A weight that goes linearly from ``start`` to ``end`` over ``ramp_steps`` steps, then stays."""
+
+    start: float
+    end: float
+    ramp_steps: int
+
+    def at(self, step: int) -> float:
+        """Weight at ``step``, counted from 1."""
+        if self.ramp_steps == 0:
+            return self.end
+        done = min(max(step - 1, 0) / self.ramp_steps, 1.0)
+        return self.start + (self.end - self.start) * done
+
+
+@dataclass(frozen=True, slots=True)
+class HybridReward:
+    """Weights and scope of equation (9).
+
+    Attributes:
+        eta, format_weight, mu: weights of correctness, format and length.
+        format_of: whose turns must follow the template: the trainee's ``own`` (the paper) or ``all``.
+        length_of: whose tokens count: ``all`` of the conversation (the paper) or the trainee's ``own``.
+    """
+
+    eta: float
+    format_weight: float
+    mu: Ramp
+    format_of: Scope = "own"
+    length_of: Scope = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """Parts of one episode's reward for one role; ``total`` is their weighted sum."""
+
+    correct: float
+    format: float
+    length: float
+    total: float
+
+    def parts(self) -> dict[str, float]:
+        return asdict(self)
+
+
+# A grade that failed rather than said no.
+GRADE_FAILURES = frozenset({"timeout", "crash", "gold"})
+
+FAILED = Reward(0.0, 0.0, 0.0, 0.0)
+
+
+def is_correct(episode: Episode, grade: Grade) -> bool:
+    """A right answer counts only where the episode was answered: cut, malformed and empty answers earn nothing."""
+    return episode.outcome == "answered" and grade.correct
+
+
+def failure(episode: Episode, grade: Grade) -> str | None:
+    """What failed for this episode, in playing or in grading it, or None."""
+    if episode.error is not None:
+        return episode.error
+    return f"grade: {grade.error}" if grade.error in GRADE_FAILURES else None
+
+
+def group_rewards(
+    episodes: Sequence[Episode], grades: Sequence[Grade], role: str, weights: HybridReward, step: int
+) -> list[Reward]:
+    """Rewards of ``role`` for one group: all episodes of the same problem, in the same step.
+
+    An episode with an error, of its own or of its grade, scores 0 in every part.
+    """
+    assert len({episode.problem.id for episode in episodes}) == 1, "a group holds one problem"
+    correct = [is_correct(episode, grade) for episode, grade in zip(episodes, grades, strict=True)]
+    lengths = [e.tokens if weights.length_of == "all" else e.tokens_of(role) for e in episodes]
+    length_rewards = kimi_length_rewards(lengths, correct)
+    mu = weights.mu.at(step)
+    rewards = []
+    for episode, grade, right, length in zip(episodes, grades, correct, length_rewards, strict=True):
+        if failure(episode, grade) is not None:
+            rewards.append(FAILED)
+            continue
+        form = float(follows_template(episode, role, weights.format_of))
+        total = weights.eta * right + weights.format_weight * form + mu * length
+        rewards.append(Reward(float(right), form, length, total))
+    return rewards
+
+
+def follows_template(episode: Episode, role: str, scope: Scope) -> bool:
+    """FM of equation (9): every turn in scope is well formed, and there is one."""
+    turns = [turn for turn in episode.turns if scope == "all" or turn.role == role]
+    return bool(turns) and all(turn.well_formed for turn in turns)

@@ -1,0 +1,235 @@
+"""Multi-turn GRPO for a team of policies. :meth:`Trainer.step` is the algorithm.
+
+Concurrency: episodes play at their own pace (:mod:`longshort.controller`); each is graded as soon as it is there; the
+policies that learn are updated beside each other, each waiting only for the episodes' rewards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from longshort.advantages import group_advantages
+from longshort.controller import Sampling, SynergyController
+from longshort.data import ProblemOrder
+from longshort.episode import Episode, Problem, View
+from longshort.grading import Grade
+from longshort.grading_pool import GradingPool
+from longshort.metrics import episode_metrics, reward_metrics, score_metrics
+from longshort.policy import Policy, Sample
+from longshort.rewards import HybridReward, Reward, failure, group_rewards, is_correct
+
+Progress = Callable[[int, int], None]
+
+
+class RewardFailureError(RuntimeError):
+    """Too many episodes of a batch could not be rewarded."""
+
+
+class NonFiniteUpdateError(RuntimeError):
+    """A loss or gradient was not finite; the weights were left as they were."""
+
+    def __init__(self, policy: str, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        super().__init__(policy, metrics, samples)
+        self.policy, self.metrics, self.samples = policy, dict(metrics), samples
+
+    def __str__(self) -> str:
+        bad = ", ".join(f"{k}={v}" for k, v in self.metrics.items() if not math.isfinite(v))
+        return f"the update of policy {self.policy!r} is not finite ({bad}); its weights were not changed"
+
+
+@dataclass(frozen=True, slots=True)
+class GradedEpisodes:
+    """Episodes problem by problem (sample s of problem p at p * samples + s) with their grades."""
+
+    episodes: tuple[Episode, ...]
+    grades: tuple[Grade, ...]
+    samples: int
+    seconds: float
+
+    @property
+    def correct(self) -> list[bool]:
+        return [is_correct(e, g) for e, g in zip(self.episodes, self.grades, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step played, earned and measured."""
+
+    graded: GradedEpisodes
+    rewards: Mapping[str, Sequence[Reward]]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Numbers of the algorithm; names as in verl where verl has them.
+
+    ``learn_together``: policies on devices of their own learn beside each other, on shared ones one after another.
+    """
+
+    train_batch_size: int
+    n: int
+    reward: HybridReward
+    sampling: Sampling
+    adv_estimator: str = "grpo"
+    norm_adv_by_std_in_grpo: bool = True
+    max_error_fraction: float = 0.05
+    learn_together: bool = True
+
+
+class Trainer:
+    """Trains the trainable members of a team.
+
+    Args:
+        settings: see :class:`TrainerSettings`.
+        policies: every member by role; the trainable ones learn.
+        controller: plays episodes with the same policies.
+        order: endless, resumable order of training problems.
+        grader: grades answers beside everything else.
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        policies: Mapping[str, Policy],
+        controller: SynergyController,
+        order: ProblemOrder,
+        grader: GradingPool,
+    ) -> None:
+        self.settings = settings
+        self.policies = policies
+        self.controller = controller
+        self.order = order
+        self.grader = grader
+
+    async def step(self, step: int, progress: Progress = lambda done, total: None) -> StepResult:
+        """One step: play a batch of groups, reward them, update every policy that learns, sync its weights.
+
+        Raises:
+            RewardFailureError: more episodes failed than ``max_error_fraction`` allows.
+            NonFiniteUpdateError: a loss or gradient was not finite.
+        """
+        problems = self.order.take(self.settings.train_batch_size)
+        graded = await self.play(problems, self.settings.n, step, progress)
+        self._check_failures(graded)
+        learners = [policy for policy in self.policies.values() if policy.trainable]
+        rewards = {policy.name: self._rewards(graded, policy.name, step) for policy in learners}
+        await asyncio.gather(*[policy.sleep() for policy in self.policies.values()])
+        started = time.perf_counter()
+        learning = [self._learn(policy, graded, rewards[policy.name], step) for policy in learners]
+        if self.settings.learn_together:
+            updates = await asyncio.gather(*learning)
+        else:
+            updates = [await update for update in learning]
+        await asyncio.gather(*[policy.wake_up() for policy in self.policies.values()])
+        metrics = episode_metrics(graded.episodes, graded.correct)
+        for policy, update in zip(learners, updates, strict=True):
+            metrics |= reward_metrics(policy.name, rewards[policy.name]) | update
+        metrics["reward/mean"] = sum(r.total for rs in rewards.values() for r in rs) / sum(map(len, rewards.values()))
+        metrics["reward/mu"] = self.settings.reward.mu.at(step)
+        metrics["failed_episodes"] = float(len(_failures(graded)))
+        metrics |= _speed(graded, time.perf_counter() - started)
+        return StepResult(graded, rewards, metrics)
+
+    async def play(
+        self, problems: Sequence[Problem], samples: int, step: int, progress: Progress = lambda done, total: None
+    ) -> GradedEpisodes:
+        """Play and grade ``samples`` episodes of every problem; ``step`` goes into the seeds."""
+        started = time.perf_counter()
+        total = len(problems) * samples
+        episodes: dict[int, Episode] = {}
+        grades: dict[int, asyncio.Task[Grade]] = {}
+        sampling = Sampling(**{**_fields(self.settings.sampling), "step": step})
+        async for index, episode in self.controller.play_all(problems, samples, sampling):
+            episodes[index] = episode
+            grades[index] = asyncio.create_task(self._grade(episode))
+            progress(len(episodes), total)
+        done = [await grades[index] for index in range(total)]
+        return GradedEpisodes(
+            tuple(episodes[index] for index in range(total)), tuple(done), samples, time.perf_counter() - started
+        )
+
+    async def _grade(self, episode: Episode) -> Grade:
+        if episode.outcome != "answered":
+            return Grade(correct=False, extracted=None)
+        return await self.grader.grade(episode.final_text, episode.problem.answer)
+
+    def _rewards(self, graded: GradedEpisodes, role: str, step: int) -> list[Reward]:
+        rewards: list[Reward] = []
+        for start in range(0, len(graded.episodes), graded.samples):
+            group = slice(start, start + graded.samples)
+            rewards += group_rewards(graded.episodes[group], graded.grades[group], role, self.settings.reward, step)
+        return rewards
+
+    async def _learn(
+        self, policy: Policy, graded: GradedEpisodes, rewards: Sequence[Reward], step: int
+    ) -> dict[str, float]:
+        """Update one policy from the episodes as it saw them, then give its engines the new weights."""
+        advantages = group_advantages(
+            [reward.total for reward in rewards],
+            [episode.problem.id for episode in graded.episodes],
+            self.settings.adv_estimator,
+            self.settings.norm_adv_by_std_in_grpo,
+        )
+        # An episode in which the role never spoke has a reward in its group, but nothing to train.
+        seen = [(episode.view(policy.name), adv) for episode, adv in zip(graded.episodes, advantages, strict=True)]
+        rows = [(view, advantage) for view, advantage in seen if view is not None]
+        metrics: dict[str, float] = {f"{policy.name}/trained_episodes": float(len(rows))}
+        if rows:
+            metrics |= await self._update(policy, rows)
+        started = time.perf_counter()
+        await policy.sync_weights(step)
+        metrics[f"{policy.name}/time/sync_s"] = time.perf_counter() - started
+        return metrics
+
+    async def _update(self, policy: Policy, rows: Sequence[tuple[View, float]]) -> dict[str, float]:
+        """Old and reference log-probabilities of (view, advantage) rows, then the policy update."""
+        started = time.perf_counter()
+        views = [view for view, _ in rows]
+        scores = await policy.score(views)
+        reference = await policy.reference_scores(views)
+        scored = time.perf_counter()
+        samples = [
+            Sample(view, advantage, scores.log_probs[i], None if reference is None else reference.log_probs[i])
+            for i, (view, advantage) in enumerate(rows)
+        ]
+        update = await policy.update(samples)
+        if not all(map(math.isfinite, update.values())):
+            raise NonFiniteUpdateError(policy.name, update, samples)
+        metrics = {f"{policy.name}/{name}": value for name, value in update.items()}
+        metrics |= score_metrics(policy.name, views, scores, reference)
+        metrics[f"{policy.name}/time/log_probs_s"] = scored - started
+        metrics[f"{policy.name}/time/update_s"] = time.perf_counter() - scored
+        return metrics
+
+    def _check_failures(self, graded: GradedEpisodes) -> None:
+        failures = _failures(graded)
+        if len(failures) > self.settings.max_error_fraction * len(graded.episodes):
+            raise RewardFailureError(
+                f"{len(failures)} of {len(graded.episodes)} episodes could not be rewarded, more than "
+                f"reward.max_error_fraction={self.settings.max_error_fraction} allows; the first: {failures[0]}"
+            )
+
+
+def _failures(graded: GradedEpisodes) -> list[str]:
+    found = [failure(e, g) for e, g in zip(graded.episodes, graded.grades, strict=True)]
+    return [reason for reason in found if reason is not None]
+
+
+def _speed(graded: GradedEpisodes, learn_seconds: float) -> dict[str, float]:
+    tokens = sum(episode.tokens for episode in graded.episodes)
+    return {
+        "time/rollout_s": graded.seconds,
+        "time/learn_s": learn_seconds,
+        "time/step_s": graded.seconds + learn_seconds,
+        "episodes_per_s": len(graded.episodes) / graded.seconds,
+        "tokens_per_s": tokens / graded.seconds,
+    }
+
+
+def _fields(sampling: Sampling) -> dict[str, float]:
+    return {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}
