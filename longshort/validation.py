@@ -51,6 +51,11 @@ def _validate_policy(config: DictConfig, name: str) -> None:
         raise ValueError(
             f"data.train_batch_size={batch} is no multiple of {key}.actor.ppo_mini_batch_size={mini}; change either"
         )
+    if config.trainer.device == "cpu" and policy.rollout.enable_chunked_prefill:
+        raise ValueError(
+            f"{key}.rollout.enable_chunked_prefill=true does not work with seeded turns on trainer.device=cpu; set it to "
+            "false"
+        )
     slots = config.placement.n_gpus_per_node[name] * config.trainer.nnodes
     if mini * policy.rollout.n % slots:
         raise ValueError(

@@ -59,7 +59,8 @@ def load(engine: Any, folder: str) -> None:
     dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(source / STATE)))
     weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
     optimizer = {k: v for k, v in tensors.items() if not k.startswith(MODEL_PREFIX)}
-    set_model_state_dict(engine.module, weights)
+    # Tied weights are stored once.
+    set_model_state_dict(engine.module, weights, options=StateDictOptions(strict=False))
     set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **saved["optimizer"]}, options=OPTIONS)
     engine.lr_scheduler.load_state_dict(saved["lr_scheduler"])
     dist.barrier()
@@ -67,11 +68,24 @@ def load(engine: Any, folder: str) -> None:
 
 def _state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Sharded tensors of model and optimiser, and the plain settings (learning rate, betas) that JSON holds."""
-    model = get_model_state_dict(engine.module, options=StateDictOptions(cpu_offload=True))
+    model = _without_tied(get_model_state_dict(engine.module, options=StateDictOptions(cpu_offload=True)))
     optimizer = get_optimizer_state_dict(engine.module, engine.optimizer, options=OPTIONS)
     tensors = {f"{MODEL_PREFIX}{name}": value for name, value in model.items()}
     tensors |= {key: value for key, value in optimizer.items() if isinstance(value, torch.Tensor)}
     return tensors, {key: value for key, value in optimizer.items() if key not in tensors}
+
+
+def _without_tied(weights: dict[str, Any]) -> dict[str, Any]:
+    """One name for every storage; safetensors refuses two."""
+    seen: set[int] = set()
+    unique = {}
+    for name, tensor in weights.items():
+        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        if local.numel() and local.data_ptr() in seen:
+            continue
+        seen.add(local.data_ptr())
+        unique[name] = tensor
+    return unique
 
 
 def _materialise_optimizer(engine: Any) -> None:

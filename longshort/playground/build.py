@@ -1,7 +1,7 @@
 """Train the playground's pair from scratch on the CPU: ``python -m longshort.playground.build [out]``.
 
-Each role first learns from lean conversations, which are short and hold the same arithmetic, then from the wordy ones
-that it is to imitate. Only the second stage sets how wordy the models are.
+Each role first learns from lean conversations, which are short and hold the same arithmetic and more rethinking, then
+from the wordy ones that it is to imitate. Only the second stage sets how wordy the models are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from longshort.playground.tokenizer import build_tokenizer
 from longshort.playground.train import Recipe, Stage, examples_of, new_model, train
 
 # Steps of the lean and of the wordy stage.
-STEPS = {"long": (4000, 1200), "short": (3000, 1000)}
+STEPS = {"long": (4000, 1200), "short": (4000, 1200)}
 PROBLEMS = 100_000
 RECORD = "build.json"
 
@@ -29,7 +29,7 @@ def build_role(role: str, out: Path, steps: tuple[int, int], recipe: Recipe, pro
     began = time.monotonic()
     tokenizer = build_tokenizer()
     questions = problems.generate_problems(PROBLEMS, recipe.seed, "train")
-    lean = list(corpus.converse(questions, recipe.seed, repeats=(1,)))
+    lean = list(corpus.converse(questions, recipe.seed, corpus.LEAN))
     wordy = list(corpus.converse(questions, recipe.seed + 1))
     stages = [Stage(steps[0], examples_of(lean, role, tokenizer)), Stage(steps[1], examples_of(wordy, role, tokenizer))]
     model = new_model(role, tokenizer, recipe.seed)

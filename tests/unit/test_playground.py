@@ -172,7 +172,7 @@ def test_counted_tokens_are_the_tokenizers(conversations: list[corpus.Conversati
 
 def test_lean_conversations_have_lean_thoughts():
     problems = generate_problems(200, 1, "train")
-    assert corpus.needless_share(corpus.converse(problems, 0, repeats=(1,)), "long") == 0
+    assert corpus.needless_share(corpus.converse(problems, 0, corpus.LEAN), "long") == 0
 
 
 def test_shipped_models_are_small_enough_for_the_repository():
