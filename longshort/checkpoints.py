@@ -1,8 +1,8 @@
-"""Steps of a run on disk: written under a temporary name, completed, then renamed, so that a half-written one is never read.
+"""Steps of a run on disk: written under a temporary name, completed, renamed; a half-written one is never read.
 
-    <run>/global_step_40/
-        long/  short/     one folder per trained policy, see :mod:`workers.checkpoint`
-        state.json        step and data order; written last
+<run>/global_step_40/
+    long/  short/     one folder per trained policy, see :mod:`workers.checkpoint`
+    state.json        step and data order; written last
 """
 
 from __future__ import annotations

@@ -9,7 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from longshort.config import build_config, config_dir
+from longshort.display import Display
+from longshort.trainer import NonFiniteUpdateError, RewardFailureError
+from workers.errors import PolicyFailedError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,24 +24,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = build_config(options.config_name, options.overrides, options.config_dir)
         if options.print_config:
-            from omegaconf import OmegaConf
-
             sys.stdout.write(OmegaConf.to_yaml(config))
         elif options.command == "demo":
             from longshort.demo import demo
 
             asyncio.run(demo(config))
         else:
-            from longshort.run import train
-
-            asyncio.run(train(config))
+            asyncio.run(_train(config))
     except ValueError as error:
         sys.stderr.write(f"longshort: {error}\n")
         return 2
+    except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError) as error:
+        sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("longshort: interrupted\n")
         return 130
     return 0
+
+
+async def _train(config: DictConfig) -> None:
+    from longshort.assembly import open_run
+
+    with Display() as display:
+        async with open_run(config, display) as run:
+            await run.fit()
 
 
 def _parser() -> argparse.ArgumentParser:

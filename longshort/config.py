@@ -1,7 +1,7 @@
 """Recipes: one YAML a reader understands, composed with verl's own groups, one complete set per policy.
 
-verl's groups refer to each other by absolute names (``${oc.select:actor_rollout_ref.rollout.n}``), which would fall back
-silently under any other name. So each policy is composed and resolved in a root of its own under the name
+verl's groups refer to each other by absolute names (``${oc.select:actor_rollout_ref.rollout.n}``), which would fall
+back silently under any other name. So each policy is composed and resolved in a root of its own under the name
 ``actor_rollout_ref`` and only then stored as ``policies.<name>``.
 """
 

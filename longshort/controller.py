@@ -1,7 +1,7 @@
 """The synergy controller: plays episodes, each at its own pace.
 
-One coroutine per episode. An episode waits for its own turn's completion and for nothing else: it consumes the engine of
-the role that speaks, and its next turn starts as soon as the last one is there. No barrier between turns or episodes.
+One coroutine per episode. An episode waits for its own turn's completion and for nothing else: it consumes the engine
+of the role that speaks, and its next turn starts as soon as the last one is there, with no barrier between turns.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from longshort.generation import Completion, Generator, SamplingParams, Tokenize
 from longshort.protocol import Protocol
 
 PROMPT_CACHE = 4096
+
 
 @dataclass(frozen=True)
 class Member:
@@ -59,6 +60,15 @@ def turn_seed(run: int, step: int, problem: str, sample: int, turn: int) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") >> 1
 
 
+def render_prompt(protocol: Protocol, role: str, tokenizer: Tokenizer, question: str) -> Ids:
+    """Ids that ``role`` starts from: its system prompt and the question, by its chat template."""
+    messages = [
+        {"role": "system", "content": protocol.system_prompts[role]},
+        {"role": "user", "content": question},
+    ]
+    return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+
 class SynergyController:
     """Alternates the turns of a team by its protocol.
 
@@ -73,22 +83,14 @@ class SynergyController:
         self.members = members
         self.limits = limits
         # The samples of a group share their prompts.
-        self.prompt = lru_cache(maxsize=PROMPT_CACHE)(self._render_prompt)
+        self.prompt = lru_cache(maxsize=PROMPT_CACHE)(self._prompt)
         self._readers = {
             role: tuple(other for other in protocol.roles if not _share_ids(members[role], members[other]))
             for role in protocol.roles
         }
 
-    def _render_prompt(self, role: str, question: str) -> Ids:
-        """Ids that ``role`` starts from: its system prompt and the question, by its chat template."""
-        messages = [
-            {"role": "system", "content": self.protocol.system_prompts[role]},
-            {"role": "user", "content": question},
-        ]
-        ids = self.members[role].tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return tuple(ids)
+    def _prompt(self, role: str, question: str) -> Ids:
+        return render_prompt(self.protocol, role, self.members[role].tokenizer, question)
 
     def play_all(
         self, problems: Sequence[Problem], samples: int, sampling: Sampling
@@ -129,9 +131,7 @@ class SynergyController:
             self.members[role].max_model_len - context,
         )
 
-    async def _generate(
-        self, episode: Episode, role: str, context: Ids, budget: int, sampling: Sampling
-    ) -> Completion:
+    async def _generate(self, episode: Episode, role: str, context: Ids, budget: int, sampling: Sampling) -> Completion:
         problem, sample = episode.problem.id, episode.sample
         params = SamplingParams(
             max_tokens=budget,
@@ -145,7 +145,7 @@ class SynergyController:
         return await self.members[role].generator.generate(context, params, session)
 
     def _read_turn(self, role: str, completion: Completion, prompt_tokens: int) -> tuple[Turn, str | None]:
-        """The turn as all roles will read it, and the tag it closed with (the controller's own, where that closed it)."""
+        """The turn as all roles will read it, and the tag it closed with (the controller's, where that closed it)."""
         tokenizer = self.members[role].tokenizer
         ids = completion.token_ids
         visible = ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids

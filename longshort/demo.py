@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
+from longshort.assembly import open_run
 from longshort.display import Display
-from longshort.run import open_run, rows, summarise
 
 
 async def demo(config: DictConfig) -> None:
@@ -30,3 +32,25 @@ async def demo(config: DictConfig) -> None:
             ("", "before", "after"),
             rows(summary),
         )
+
+
+def summarise(before: dict[str, float], after: dict[str, float], **facts: Any) -> dict[str, Any]:
+    """Before and after of a run, as ``summary.json`` holds them."""
+
+    def side(metrics: dict[str, float]) -> dict[str, float]:
+        return {
+            "accuracy": metrics["accuracy"],
+            "tokens_per_episode": metrics["tokens_per_episode"],
+            "turns": metrics["turns_per_episode"],
+        }
+
+    reduction = 1 - after["tokens_per_episode"] / before["tokens_per_episode"]
+    return {"before": side(before), "after": side(after), "token_reduction": reduction, **facts}
+
+
+def rows(summary: dict[str, Any]) -> Sequence[Sequence[object]]:
+    """The table of a summary."""
+    return [
+        (name, f"{summary['before'][key]:.3f}", f"{summary['after'][key]:.3f}")
+        for name, key in (("accuracy", "accuracy"), ("tokens per episode", "tokens_per_episode"), ("turns", "turns"))
+    ]

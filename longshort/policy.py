@@ -34,10 +34,17 @@ class Sample:
 class Policy(Protocol):
     """One member of a team. A frozen policy only generates."""
 
-    name: str
-    trainable: bool
-    tokenizer: Tokenizer
-    generator: Generator
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def trainable(self) -> bool: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def generator(self) -> Generator: ...
 
     async def score(self, views: Sequence[View]) -> TokenScores:
         """Log-probabilities and entropies under the actor's weights."""

@@ -1,4 +1,4 @@
-"""Who speaks next, what a turn must look like, and when the conversation ends (Long⊗Short, arXiv 2505.11827, section 2)."""
+"""Who speaks next, what a turn must look like, when the episode ends (Long⊗Short, arXiv 2505.11827, section 2)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TAGS = (THINK, END_THINK, ANSWER, END_ANSWER, RETHINK)
 
 PREAMBLE = (
     "Two assistants solve a problem together and take turns. The first does the hard thinking and writes it between "
-    "<think> and </think>. The second completes the easier steps after it, beginning with <answer>: it either gives the "
-    "final answer in \\boxed{} and ends with </answer>, or, where more hard thinking is needed, says what is missing and "
-    "ends with </rethink>, which hands the problem back to the first. This goes on until the second closes with "
-    "</answer>. Every turn holds exactly one opening and one closing tag.\n"
+    "<think> and </think>. The second completes the easier steps after it, beginning with <answer>: it either gives "
+    "the final answer in \\boxed{} and ends with </answer>, or, where more hard thinking is needed, says what is "
+    "missing and ends with </rethink>, which hands the problem back to the first. This goes on until the second "
+    "closes with </answer>. Every turn holds exactly one opening and one closing tag.\n"
 )
 LONG_PROMPT = PREAMBLE + "You are the first assistant: think deeply about what is hard, and leave the rest."
 SHORT_PROMPT = PREAMBLE + "You are the second assistant: be brief, and ask for more thinking only where it is needed."
@@ -50,7 +50,7 @@ class Protocol:
         return next((tag for tag in self.closings[role] if end.endswith(tag)), None)
 
     def well_formed(self, role: str, text: str) -> bool:
-        """The template of equation (9)'s FM: the role's opening tag, a body without tags and not blank, a closing tag."""
+        """FM of equation (9): the role's opening tag, a body without tags that is not blank, a closing tag."""
         turn = text.strip()
         closing = self.closing(role, turn)
         opening = self.opening[role]

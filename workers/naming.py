@@ -10,6 +10,7 @@ from pathlib import Path
 import ray
 
 SERVER_PREFIX = "longshort_"
+SOCKET_VARIABLE = "LONGSHORT_WEIGHT_SOCKET"
 
 
 def server_prefix(policy: str) -> str:

@@ -8,30 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from longshort.episode import View
-from longshort.generation import Tokenizer
-from longshort.policy import Sample, TokenScores
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayActorError
 from tensordict import TensorDict
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
 
+from longshort.episode import View
+from longshort.generation import Tokenizer
+from longshort.policy import Sample, TokenScores
 from workers import rollout
 from workers.actor import PolicyWorker
 from workers.batch import filler_view, pad_to_multiple, response_rows, sample_batch, view_batch
-
-
-class WorkerDiedError(RuntimeError):
-    """A trainer rank of ``policy`` is gone; the run ends with its name."""
-
-    def __init__(self, policy: str, cause: str) -> None:
-        super().__init__(policy, cause)
-        self.policy, self.cause = policy, cause
-
-    def __str__(self) -> str:
-        return f"a training worker of policy {self.policy!r} died: {self.cause}"
+from workers.errors import WorkerDiedError
 
 
 class RayPolicy:
@@ -53,6 +43,9 @@ class RayPolicy:
         self.tokenizer = tokenizer
         self._pool = pool
         self._workers: RayWorkerGroup | None = None
+        if not trainable:
+            # No actor brings its weights.
+            config = OmegaConf.create({**config, "rollout": {**config.rollout, "load_format": "auto"}})
         self._replicas = rollout.make_replicas(name, config, pool.world_size)
         self._uses_reference = trainable and bool(config.actor.use_kl_loss)
         self.generator: rollout.VLLMGenerator
@@ -72,10 +65,11 @@ class RayPolicy:
         workers.init_model()
 
     async def start_engines(self) -> None:
-        """Launch the vLLM replicas; a trained policy's first weights come from its actor."""
+        """Launch the vLLM replicas, and let them sleep until they get their weights, where they share devices."""
         await rollout.launch(self._replicas, self._workers, self._pool)
         servers = [replica.server_handle for replica in self._replicas]
         self.generator = rollout.VLLMGenerator(self.name, servers, self.tokenizer)
+        await self.sleep()
 
     async def score(self, views: Sequence[View]) -> TokenScores:
         batch = self._inference_batch(views, calculate_entropy=True)

@@ -8,28 +8,17 @@ from collections import OrderedDict
 from typing import Any
 
 import ray
-from longshort.episode import Ids
-from longshort.generation import Completion, SamplingParams, Tokenizer
 from omegaconf import DictConfig
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-from workers.naming import policy_of_server, server_prefix, weight_socket
-from workers.vllm_extension import SOCKET_VARIABLE
+from longshort.episode import Ids
+from longshort.generation import Completion, SamplingParams, Tokenizer
+from workers.errors import EngineDiedError
+from workers.naming import SOCKET_VARIABLE, policy_of_server, server_prefix, weight_socket
 
 MAX_SESSIONS = 1_000_000
-
-
-class EngineDiedError(RuntimeError):
-    """An engine of ``policy`` is gone; the run ends with its name."""
-
-    def __init__(self, policy: str, cause: str) -> None:
-        super().__init__(policy, cause)
-        self.policy, self.cause = policy, cause
-
-    def __str__(self) -> str:
-        return f"the rollout engine of policy {self.policy!r} died: {self.cause}"
 
 
 class PolicyServer(vLLMHttpServer):
@@ -69,9 +58,7 @@ class PolicyReplica(vLLMReplica):
 def make_replicas(policy: str, config: DictConfig, world_size: int) -> list[PolicyReplica]:
     """As many replicas as ``world_size`` device slots hold at the configured parallel sizes."""
     rollout = config.rollout
-    per_replica = (
-        rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
-    )
+    per_replica = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     return [
         PolicyReplica(
             policy,
@@ -104,7 +91,7 @@ class VLLMGenerator:
             EngineDiedError: the replica's process is gone.
         """
         replica = self._route(session)
-        sampling = {
+        sampling: dict[str, Any] = {
             "max_tokens": params.max_tokens,
             "temperature": params.temperature,
             "top_p": params.top_p,
@@ -123,6 +110,10 @@ class VLLMGenerator:
             )
         except RayActorError as error:
             raise EngineDiedError(self.policy, str(error).splitlines()[0]) from error
+        except RayTaskError as error:
+            if type(error.cause).__name__ != "EngineDeadError":
+                raise
+            raise EngineDiedError(self.policy, "vLLM's engine core ended") from error
         finally:
             self._in_flight[replica] -= 1
         if output.stop_reason == "aborted":

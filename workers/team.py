@@ -7,10 +7,15 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
-from longshort.generation import Tokenizer
 from omegaconf import DictConfig
+
+from longshort.generation import Tokenizer
+
+if TYPE_CHECKING:
+    from workers.policy import RayPolicy
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +64,7 @@ async def start_policies(
     trained: Sequence[str],
     tokenizers: dict[str, Tokenizer],
     progress: Callable[[str], None] = lambda stage: None,
-) -> dict[str, "RayPolicy"]:  # noqa: F821, UP037
+) -> dict[str, RayPolicy]:
     """Workers of all policies first, then their engines.
 
     Engines on different devices start beside each other; on shared GPUs one after another, because vLLM measures free
@@ -80,9 +85,12 @@ async def start_policies(
     if config.placement.mode == "colocated" and config.trainer.device != "cpu":
         for policy in policies.values():
             await policy.start_engines()
-            await policy.sleep()
     else:
         await asyncio.gather(*[policy.start_engines() for policy in policies.values()])
+    for policy in policies.values():
+        await policy.wake_up()
+        if policy.trainable:
+            await policy.sync_weights(0)
     return policies
 
 

@@ -13,7 +13,7 @@ from verl.workers.rollout.vllm_rollout.utils import (
     vLLMColocateWorkerExtension,
 )
 
-SOCKET_VARIABLE = "LONGSHORT_WEIGHT_SOCKET"
+from workers.naming import SOCKET_VARIABLE
 
 
 class PolicyWorkerExtension(vLLMColocateWorkerExtension):

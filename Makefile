@@ -1,0 +1,36 @@
+# make install | demo | test | lint | clean      Variables: PYTHON (3.11 or 3.12), TORCH_INDEX (index of CPU wheels of torch)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: install demo test lint clean
+
+install: $(STAMP)
+
+$(STAMP): setup.py launch/constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or 3.12: make install PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade 'pip>=25'
+	$(PIP) install --quiet $(INDEX) -c launch/constraints-cpu.txt -e '.[cpu,dev]'
+	# Builds for CUDA, which break `import transformers` beside a CPU torch; nothing here uses them.
+	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/longshort demo
+
+test: install
+	$(BIN)/python -m pytest tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build outputs *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

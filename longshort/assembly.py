@@ -1,0 +1,141 @@
+"""From a configuration to a run that can start: data, tokenizers, Ray, workers, engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from longshort.config import as_list
+from longshort.controller import Limits, Member, Sampling, SynergyController, render_prompt
+from longshort.data import ProblemOrder, load_problems
+from longshort.display import Display
+from longshort.episode import Problem
+from longshort.generation import Tokenizer
+from longshort.grading_pool import GradingPool
+from longshort.policy import Policy
+from longshort.protocol import PROTOCOLS
+from longshort.rewards import HybridReward, Ramp
+from longshort.run import Run
+from longshort.trainer import Trainer, TrainerSettings
+from longshort.validation import trained_policies
+
+
+@asynccontextmanager
+async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
+    """Load data and tokenizers, start Ray, workers and engines; on leaving, take them down."""
+    from workers import team
+
+    team.configure_environment(config.trainer.device)
+    folder = Path(config.trainer.default_local_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    display.stage("loading data and tokenizers")
+    tokenizers = {name: _load_tokenizer(config.policies[name], name) for name in config.policies}
+    with GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader:
+        training = usable_problems(config, config.data.train_files, tokenizers, grader, display)
+        validation = usable_problems(config, config.data.val_files, tokenizers, grader, display)
+        order = ProblemOrder(training, config.data.seed)
+        if config.data.train_batch_size > len(training):
+            raise ValueError(
+                f"data.train_batch_size={config.data.train_batch_size} is more than the {len(training)} usable "
+                "problems of data.train_files; lower it or add problems"
+            )
+        display.stage("starting Ray")
+        team.start_ray(config)
+        try:
+            policies = await team.start_policies(config, trained_policies(config), tokenizers, display.stage)
+            trainer = Trainer(_settings(config), policies, _controller(config, policies), order, grader)
+            yield Run(config, trainer, tuple(validation), display, folder)
+        finally:
+            team.stop()
+
+
+def _load_tokenizer(policy: DictConfig, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    path = policy.model.tokenizer_path or policy.model.path
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=policy.model.trust_remote_code)
+    if policy.model.custom_chat_template:
+        tokenizer.chat_template = policy.model.custom_chat_template
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer of policies.{name}.model.path={path} has no chat template; "
+            f"set policies.{name}.model.custom_chat_template"
+        )
+    return tokenizer
+
+
+def _controller(config: DictConfig, policies: Mapping[str, Policy]) -> SynergyController:
+    needed = config.data.max_prompt_length + config.team.max_episode_tokens
+    members = {
+        name: Member(policy.generator, policy.tokenizer, config.policies[name].rollout.max_model_len or needed)
+        for name, policy in policies.items()
+    }
+    limits = Limits(
+        max_turns=config.team.max_turns,
+        max_turn_tokens=dict(config.team.max_turn_tokens),
+        max_episode_tokens=config.team.max_episode_tokens,
+        close_cut_turns=config.team.close_cut_turns,
+    )
+    return SynergyController(PROTOCOLS[config.team.protocol], members, limits)
+
+
+def usable_problems(
+    config: DictConfig, files: Any, tokenizers: Mapping[str, Tokenizer], grader: GradingPool, display: Display
+) -> list[Problem]:
+    """Problems to play: prompts within the limit, answers that can be graded; what is left out is counted and shown.
+
+    Raises:
+        ValueError: a file is broken, or nothing is left.
+    """
+    paths = as_list(files)
+    if not paths:
+        return []
+    loaded = load_problems(paths, config.data.on_error)
+    limit = config.data.max_prompt_length
+    protocol = PROTOCOLS[config.team.protocol]
+    short = [
+        problem
+        for problem in loaded.problems
+        if all(len(render_prompt(protocol, r, t, problem.question)) <= limit for r, t in tokenizers.items())
+    ]
+    gradable = grader.gradable_many([problem.answer for problem in short])
+    usable = [problem for problem, good in zip(short, gradable, strict=True) if good]
+    if len(usable) < len(loaded.problems) or loaded.skipped:
+        display.table(
+            f"left out of {', '.join(paths)}",
+            ("reason", "problems"),
+            [
+                ("could not be read", len(loaded.skipped)),
+                (f"prompt longer than data.max_prompt_length={limit} tokens", len(loaded.problems) - len(short)),
+                ("gold answer cannot be graded", len(short) - len(usable)),
+            ],
+        )
+    if not usable:
+        raise ValueError(f"no problem of {', '.join(paths)} can be used; see what was left out above")
+    return usable
+
+
+def _settings(config: DictConfig) -> TrainerSettings:
+    first = config.policies[next(iter(config.policies))].rollout
+    reward = config.reward
+    return TrainerSettings(
+        train_batch_size=config.data.train_batch_size,
+        n=first.n,
+        reward=HybridReward(
+            eta=reward.eta,
+            format_weight=reward["lambda"],
+            mu=Ramp(**reward.mu),
+            format_of=reward.format_of,
+            length_of=reward.length_of,
+        ),
+        sampling=Sampling(first.temperature, first.top_p, first.top_k, run=config.seed),
+        adv_estimator=config.algorithm.adv_estimator,
+        norm_adv_by_std_in_grpo=config.algorithm.norm_adv_by_std_in_grpo,
+        max_error_fraction=reward.max_error_fraction,
+        learn_together=config.placement.mode == "split",
+    )

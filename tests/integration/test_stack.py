@@ -1,0 +1,143 @@
+"""The whole stack on CPU: Ray, verl's FSDP2 engine, vLLM servers, weight sync, for a pair that differs in all it can.
+
+Not proven here: that training makes a policy better (the demo measures it), anything on CUDA.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from longshort import checkpoints
+from longshort.episode import View
+from longshort.policy import Policy, Sample
+from longshort.run import Run
+from workers.errors import EngineDiedError
+from workers.naming import SOCKET_VARIABLE
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ROLES = ("long", "short")
+
+
+async def scores(policy: Policy, view: View) -> tuple[float, ...]:
+    return (await policy.score([view])).log_probs[0]
+
+
+async def test_three_full_steps_on_mathematics_train_both_policies_from_the_same_episodes(run: Run) -> None:
+    probes = {}
+    for step in (1, 2, 3):
+        result = await run.trainer.step(step)
+        episodes = result.graded.episodes
+        assert len(episodes) == 16
+        for role in ROLES:
+            views = [view for episode in episodes if (view := episode.view(role)) is not None]
+            probes.setdefault(role, (views[0], await scores(run.trainer.policies[role], views[0])))
+            assert result.metrics[f"{role}/trained_episodes"] == len(views)
+            assert result.metrics[f"{role}/grad_norm"] > 0
+            assert all(map(math.isfinite, (v for k, v in result.metrics.items() if k.startswith(role))))
+            # Equal under the weights that sampled it: invariant 2.
+            assert result.metrics[f"{role}/log_prob_gap_max"] < 1e-4
+        assert result.metrics["reward/mu"] > 0
+        for episode in episodes:
+            for turn in episode.turns:
+                assert len(turn.token_ids) == len(turn.log_probs) > 0
+    for role, (view, before) in probes.items():
+        after = await scores(run.trainer.policies[role], view)
+        assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-6, f"{role} did not learn"
+
+
+async def test_a_partners_turn_reaches_the_reader_in_the_readers_own_tokens(run: Run) -> None:
+    result = await run.trainer.play(run.trainer.order.take(1), 2, run.trainer.settings.sampling)
+    for episode in result.episodes:
+        for turn in episode.turns:
+            (reader,) = set(ROLES) - {turn.role}
+            ids = run.trainer.policies[reader].tokenizer.encode(turn.text, add_special_tokens=False)
+            assert turn.ids_for(reader) == tuple(ids) != turn.ids_for(turn.role)
+
+
+async def test_scoring_a_rollout_again_under_its_weights_gives_its_log_probs_back(run: Run) -> None:
+    result = await run.trainer.play(run.trainer.order.take(2), 4, run.trainer.settings.sampling)
+    for role in ROLES:
+        views = [view for episode in result.episodes if (view := episode.view(role)) is not None]
+        again = (await run.trainer.policies[role].score(views)).log_probs
+        for view, row in zip(views, again, strict=True):
+            for sampled, mine, theirs in zip(view.mask, view.log_probs, row, strict=True):
+                assert not sampled or abs(mine - theirs) < 1e-4
+
+
+async def test_engines_sample_with_the_actors_weights_only_after_a_sync(run: Run) -> None:
+    role = "long"
+    policy = run.trainer.policies[role]
+
+    async def gap() -> float:
+        played = await run.trainer.play(run.trainer.order.take(2), 2, run.trainer.settings.sampling)
+        views = [view for episode in played.episodes if (view := episode.view(role)) is not None]
+        rows = (await policy.score(views)).log_probs
+        pairs = [p for v, row in zip(views, rows, strict=True) for p in zip(v.mask, v.log_probs, row, strict=True)]
+        return max(abs(mine - theirs) for sampled, mine, theirs in pairs if sampled)
+
+    played = await run.trainer.play(run.trainer.order.take(4), 4, run.trainer.settings.sampling)
+    views = [view for episode in played.episodes if (view := episode.view(role)) is not None]
+    old = (await policy.score(views)).log_probs
+    reference = await policy.reference_scores(views)
+    assert reference is not None
+    rows = zip(views, old, reference.log_probs, strict=True)
+    samples = [Sample(view, (-1.0) ** i, log_probs, ref) for i, (view, log_probs, ref) in enumerate(rows)]
+    await policy.update(samples)
+    assert await gap() > 1e-4, "the engines cannot know the new weights yet"
+    await policy.sync_weights(99)
+    assert await gap() < 1e-4
+
+
+async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run: Run, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    played = await run.trainer.play(run.trainer.order.take(1), 4, run.trainer.settings.sampling)
+    folder = checkpoints.save(tmp_path, 3, run.learners, {"note": 1})
+    assert not [
+        file for file in folder.rglob("*") if file.suffix in {".pt", ".bin", ".pkl"} or file.name == ".metadata"
+    ]
+    for role in ROLES:
+        policy = run.trainer.policies[role]
+        view = next(view for episode in played.episodes if (view := episode.view(role)) is not None)
+        before = await scores(policy, view)
+        model = AutoModelForCausalLM.from_pretrained(folder / role / "huggingface", dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder / role / "huggingface")
+        assert tokenizer.get_vocab() == policy.tokenizer.get_vocab()
+        ids = torch.tensor([view.prompt_ids + view.response_ids])
+        log_probs = torch.log_softmax(model(ids).logits[0].float(), -1)
+        start = len(view.prompt_ids)
+        mine = [log_probs[start + i - 1, token].item() for i, token in enumerate(view.response_ids)]
+        assert max(abs(a - b) for a, b in zip(mine, before, strict=True)) < 1e-4
+        await policy.update([Sample(view, 1.0, before, before)])
+        changed = await scores(policy, view)
+        assert changed != before
+        policy.load(folder / role)
+        assert await scores(policy, view) == before
+        # The optimiser came back too: the same update gives the same weights.
+        await policy.update([Sample(view, 1.0, before, before)])
+        assert await scores(policy, view) == pytest.approx(changed, abs=1e-6)
+        policy.load(folder / role)
+        await policy.sync_weights(3)
+    assert json.loads((folder / "state.json").read_text()) == {"step": 3, "note": 1}
+
+
+async def test_a_dead_engine_ends_the_step_with_its_policys_name(run: Run) -> None:
+    """Last in the file: the shared stack has lost an engine afterwards."""
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    engines = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
+    of_short = [engine for engine in engines if "-short-" in engine.environ().get(SOCKET_VARIABLE, "")]
+    assert of_short
+    for engine in of_short:
+        engine.send_signal(signal.SIGKILL)
+    with pytest.raises(EngineDiedError) as caught:
+        await run.trainer.step(9)
+    assert caught.value.policy == "short"
+    assert "'short'" in str(caught.value)
