@@ -22,8 +22,9 @@ STATE = "state.json"
 
 def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
     """Write the checkpoint of ``step`` and return its folder; all policies of a step are one unit."""
-    target, partial = run / f"{PREFIX}{step}", run / f".{PREFIX}{step}.partial"
-    for leftover in (target, partial):
+    target = run / f"{PREFIX}{step}"
+    partial, replaced = run / f".{target.name}.partial", run / f".{target.name}.replaced"
+    for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     for policy in policies:
@@ -32,14 +33,18 @@ def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]
         json.dump({"step": step, **state}, file)
         file.flush()
         os.fsync(file.fileno())
+    if target.exists():
+        target.rename(replaced)
     partial.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
     return target
 
 
 def latest(run: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
-    found = [folder for folder in run.glob(f"{PREFIX}*") if (folder / STATE).is_file()]
-    return max(found, key=lambda folder: int(folder.name.removeprefix(PREFIX)), default=None)
+    # A copy such as global_step_40.best is the user's own.
+    steps = [f for f in run.glob(f"{PREFIX}*") if f.name.removeprefix(PREFIX).isdecimal() and (f / STATE).is_file()]
+    return max(steps, key=lambda folder: int(folder.name.removeprefix(PREFIX)), default=None)
 
 
 def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:

@@ -19,7 +19,12 @@ from workers.errors import PolicyFailedError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; user errors are one sentence on standard error and exit code 2."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    # Overrides and options may stand in any order, which argparse does not do below subcommands.
+    options, rest = parser.parse_known_args(arguments)
+    if unknown := [argument for argument in rest if argument.startswith("-")]:
+        parser.error(f"unknown option {unknown[0]}")
+    options.overrides += rest
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         config = build_config(options.config_name, options.overrides, options.config_dir)

@@ -17,7 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 PACKAGE = Path(__file__).parent
 SHARED_ROOT = "actor_rollout_ref"
@@ -63,7 +64,7 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
         config.policies = policies
         del config[SHARED_ROOT]
         OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     OmegaConf.set_struct(config, True)
     from longshort.validation import validate
@@ -103,12 +104,17 @@ def _policy_root(config: DictConfig, policy: str, overrides: list[str]) -> DictC
 
 def _apply(root: DictConfig, override: str, prefix: str) -> None:
     parsed = OverridesParser.create().parse_override(override)
+    if parsed.is_sweep_override():
+        raise ValueError(f"override {override!r} gives several values; give one, or a list in brackets")
     key = f"{SHARED_ROOT}.{parsed.key_or_group.removeprefix(prefix)}"
     value = parsed.value()
     if parsed.is_add() or parsed.is_force_add():
         OmegaConf.update(root, key, value, force_add=True)
     else:
-        OmegaConf.update(root, key, OmegaConf.create(value) if isinstance(value, (dict, list)) else value)
+        try:
+            OmegaConf.update(root, key, OmegaConf.create(value) if isinstance(value, (dict, list)) else value)
+        except (ConfigAttributeError, ConfigKeyError) as error:
+            raise ValueError(f"override {override!r} names an unknown key; correct it, or put + before it") from error
 
 
 def _model_path(path: str | None) -> str | None:

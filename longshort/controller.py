@@ -33,8 +33,8 @@ class Member:
 class Limits:
     """Caps of an episode, in sampled tokens and turns.
 
-    ``close_cut_turns``: a thinking turn that hit its cap is closed by the controller and play goes on; False ends the
-    episode as malformed.
+    ``close_cut_turns``: a thinking turn without closing tag, cut or ended early, is closed by the controller and play
+    goes on; False ends the episode, as ``token_limit`` where the turn was cut, else as ``malformed``.
     """
 
     max_turns: int
@@ -207,3 +207,4 @@ async def _as_finished(plays: Sequence[Coroutine[Any, Any, Episode]]) -> AsyncIt
     finally:
         for task in pending:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -121,12 +121,12 @@ class Episode:
         return self.turns[-1].text if self.turns else ""
 
     def view(self, role: str) -> View | None:
-        """The episode as ``role`` saw it, or None where the role never spoke.
+        """The episode as ``role`` saw it, or None where the role sampled nothing.
 
         Example: with prompts ``{"long": (1, 2), "short": (3,)}`` and turns long ``(7, 8)``, short ``(9,)``, the view of
         ``short`` has prompt ``(3, 7, 8)``, response ``(9,)`` and mask ``(1,)``.
         """
-        own = [i for i, turn in enumerate(self.turns) if turn.role == role]
+        own = [i for i, turn in enumerate(self.turns) if turn.role == role and turn.token_ids]
         if not own:
             return None
         prompt = list(self.prompts[role])
@@ -146,8 +146,6 @@ class Episode:
         while mask and not mask[-1]:
             for column in (response, mask, log_probs):
                 column.pop()
-        if not response:
-            return None
         return View(tuple(prompt), tuple(response), tuple(mask), tuple(log_probs))
 
     def context(self, role: str) -> Ids:

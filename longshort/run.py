@@ -19,6 +19,7 @@ from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
 
 # Evaluation draws its seeds apart from every training step.
 EVALUATION_STEP = -1
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Run:
 
     async def fit(self) -> None:
         """All steps that are left, with checkpoints, transcripts and evaluations at their cadence."""
-        settings, log = self.config.trainer, MetricsLog(self.folder / "metrics.jsonl")
+        settings = self.config.trainer
+        if settings.resume_mode == "disable":
+            self._start_anew()
+        log = MetricsLog(self.folder / METRICS)
         transcripts = TranscriptLog(self.folder, settings.transcript_freq, settings.transcripts)
         first, total = await self._resume() + 1, settings.total_training_steps
         if settings.val_before_train and first == 1:
@@ -66,6 +70,15 @@ class Run:
         metrics = episode_metrics(graded.episodes, graded.correct)
         metrics["tokens_per_s"] = sum(episode.tokens for episode in graded.episodes) / graded.seconds
         return metrics
+
+    def _start_anew(self) -> None:
+        """Raises ``ValueError`` rather than mix two runs' checkpoints."""
+        if checkpoints.latest(self.folder) is not None:
+            raise ValueError(
+                f"trainer.default_local_dir={self.folder} holds checkpoints of an earlier run; choose another folder, "
+                "or trainer.resume_mode=auto to go on with it"
+            )
+        (self.folder / METRICS).unlink(missing_ok=True)
 
     def _save(self, step: int) -> None:
         checkpoints.save(self.folder, step, self.learners, {"order": self.trainer.order.state_dict()})

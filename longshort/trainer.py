@@ -30,7 +30,7 @@ class RewardFailureError(RuntimeError):
 
 
 class NonFiniteUpdateError(RuntimeError):
-    """A loss or gradient was not finite; the weights were left as they were."""
+    """A loss or gradient was not finite; verl skipped that optimiser step."""
 
     def __init__(self, policy: str, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
         super().__init__(policy, metrics, samples)
@@ -38,7 +38,7 @@ class NonFiniteUpdateError(RuntimeError):
 
     def __str__(self) -> str:
         bad = ", ".join(f"{k}={v}" for k, v in self.metrics.items() if not math.isfinite(v))
-        return f"the update of policy {self.policy!r} is not finite ({bad}); its weights were not changed"
+        return f"the update of policy {self.policy!r} is not finite ({bad}); the run stops before it can do harm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +120,22 @@ class Trainer:
         rewards = {policy.name: self._rewards(graded, policy.name, step) for policy in learners}
         await asyncio.gather(*[policy.sleep() for policy in self.policies.values()])
         started = time.perf_counter()
-        learning = [self._learn(policy, graded, rewards[policy.name], step) for policy in learners]
         if self.settings.learn_together:
-            updates = await asyncio.gather(*learning)
+            updates = await asyncio.gather(*[self._learn(p, graded, rewards[p.name], step) for p in learners])
         else:
-            updates = [await update for update in learning]
+            updates = [await self._learn(p, graded, rewards[p.name], step) for p in learners]
+        synced = time.perf_counter()
+        for policy in learners:
+            await policy.sync_weights(step)
         await asyncio.gather(*[policy.wake_up() for policy in self.policies.values()])
+        finished = time.perf_counter()
         metrics = episode_metrics(graded.episodes, graded.correct)
         for policy, update in zip(learners, updates, strict=True):
             metrics |= reward_metrics(policy.name, rewards[policy.name]) | update
         metrics["reward/mean"] = sum(r.total for rs in rewards.values() for r in rs) / sum(map(len, rewards.values()))
         metrics["reward/mu"] = self.settings.reward.mu.at(step)
         metrics["failed_episodes"] = float(len(_failures(graded)))
-        metrics |= _speed(graded, time.perf_counter() - started)
+        metrics |= _speed(graded, synced - started, finished - synced)
         return StepResult(graded, rewards, metrics)
 
     async def play(
@@ -171,7 +174,7 @@ class Trainer:
     async def _learn(
         self, policy: Policy, graded: GradedEpisodes, rewards: Sequence[Reward], step: int
     ) -> dict[str, float]:
-        """Update one policy from the episodes as it saw them, then give its engines the new weights."""
+        """Update one policy from the episodes as it saw them."""
         advantages = group_advantages(
             [reward.total for reward in rewards],
             [episode.problem.id for episode in graded.episodes],
@@ -184,9 +187,6 @@ class Trainer:
         metrics: dict[str, float] = {f"{policy.name}/trained_episodes": float(len(rows))}
         if rows:
             metrics |= await self._update(policy, rows)
-        started = time.perf_counter()
-        await policy.sync_weights(step)
-        metrics[f"{policy.name}/time/sync_s"] = time.perf_counter() - started
         return metrics
 
     async def _update(self, policy: Policy, rows: Sequence[tuple[View, float]]) -> dict[str, float]:
@@ -223,12 +223,13 @@ def _failures(graded: GradedEpisodes) -> list[str]:
     return [reason for reason in found if reason is not None]
 
 
-def _speed(graded: GradedEpisodes, learn_seconds: float) -> dict[str, float]:
+def _speed(graded: GradedEpisodes, learn_seconds: float, sync_seconds: float) -> dict[str, float]:
     tokens = sum(episode.tokens for episode in graded.episodes)
     return {
         "time/rollout_s": graded.seconds,
         "time/learn_s": learn_seconds,
-        "time/step_s": graded.seconds + learn_seconds,
+        "time/sync_s": sync_seconds,
+        "time/step_s": graded.seconds + learn_seconds + sync_seconds,
         "episodes_per_s": len(graded.episodes) / graded.seconds,
         "tokens_per_s": tokens / graded.seconds,
     }

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+import math
 
+from omegaconf import DictConfig, OmegaConf
+
+# Whole numbers, at least 1.
+COUNTS = (
+    "data.train_batch_size",
+    "data.max_prompt_length",
+    "team.max_turns",
+    "team.max_episode_tokens",
+    "evaluation.samples",
+    "reward.grading_workers",
+    "trainer.nnodes",
+    "trainer.total_training_steps",
+)
+NUMBERS = ("reward.eta", "reward.lambda", "reward.mu.start", "reward.mu.end", "reward.max_error_fraction")
+# verl's outcome estimators that keep to one problem at a time and need nothing but rewards.
+ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized")
+# Of the rollout; an episode is sampled by one set of them.
+SHARED_BY_POLICIES = ("n", "temperature", "top_p", "top_k")
 TRAINABLE = {"long_short": {"long": ("long",), "short": ("short",), "both": ("long", "short")}}
 
 
@@ -17,18 +35,30 @@ def validate(config: DictConfig) -> None:
     protocol = config.team.protocol
     _choice("team.protocol", protocol, TRAINABLE)
     _choice("train", config.train, TRAINABLE[protocol])
+    roles = sorted({role for trained in TRAINABLE[protocol].values() for role in trained})
+    if sorted(config.policies) != roles:
+        raise ValueError(
+            f"policies={list(config.policies)} are not the roles of team.protocol={protocol}; "
+            f"name them {', '.join(roles)}"
+        )
     for key in ("format_of", "length_of"):
         _choice(f"reward.{key}", config.reward[key], ("own", "all"))
+    _choice("reward.length", config.reward.length, ("kimi",))
+    _choice("algorithm.adv_estimator", config.algorithm.adv_estimator, ESTIMATORS)
     _choice("placement.mode", config.placement.mode, ("split", "colocated"))
     _choice("data.on_error", config.data.on_error, ("raise", "skip"))
     _choice("trainer.device", config.trainer.device, ("cpu", "cuda"))
     _choice("trainer.resume_mode", config.trainer.resume_mode, ("auto", "disable"))
-    _positive("data.train_batch_size", config.data.train_batch_size)
-    _positive("trainer.total_training_steps", config.trainer.total_training_steps)
-    _positive("team.max_turns", config.team.max_turns)
-    _positive("team.max_episode_tokens", config.team.max_episode_tokens)
-    for role, limit in config.team.max_turn_tokens.items():
-        _positive(f"team.max_turn_tokens.{role}", limit)
+    for key in COUNTS:
+        _count(key, OmegaConf.select(config, key))
+    for key in NUMBERS:
+        _number(key, OmegaConf.select(config, key))
+    _count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
+    for name in config.policies:
+        _count(f"team.max_turn_tokens.{name}", config.team.max_turn_tokens.get(name))
+        _count(f"placement.n_gpus_per_node.{name}", config.placement.n_gpus_per_node.get(name))
+    if OmegaConf.is_missing(config.data, "train_files") or not config.data.train_files:
+        raise ValueError("data.train_files is not set; give a .json, .jsonl or .parquet file or a list of them")
     if not config.data.val_files and (config.trainer.test_freq > 0 or config.trainer.val_before_train):
         raise ValueError(
             f"trainer.test_freq={config.trainer.test_freq} and val_before_train={config.trainer.val_before_train} ask "
@@ -47,12 +77,16 @@ def _validate_policy(config: DictConfig, name: str) -> None:
     policy, key = config.policies[name], f"policies.{name}"
     if not policy.model.path or policy.model.path == "???":
         raise ValueError(f"{key}.model.path is not set; give a model folder or a hub id")
+    _count(f"{key}.rollout.n", policy.rollout.n)
+    _count(f"{key}.actor.ppo_mini_batch_size", policy.actor.ppo_mini_batch_size)
     if policy.rollout.n < 2:
         raise ValueError(f"{key}.rollout.n={policy.rollout.n} makes groups of one; GRPO compares at least 2 episodes")
-    if len({config.policies[other].rollout.n for other in config.policies}) > 1:
-        raise ValueError(
-            f"{key}.rollout.n={policy.rollout.n} differs between policies that play together; make it equal"
-        )
+    for shared in SHARED_BY_POLICIES:
+        if len({config.policies[other].rollout[shared] for other in config.policies}) > 1:
+            raise ValueError(
+                f"{key}.rollout.{shared}={policy.rollout[shared]} differs between policies that play together; "
+                f"make it equal, for example by actor_rollout_ref.rollout.{shared}"
+            )
     batch, mini = config.data.train_batch_size, policy.actor.ppo_mini_batch_size
     if batch % mini:
         raise ValueError(
@@ -69,6 +103,13 @@ def _validate_policy(config: DictConfig, name: str) -> None:
             f"{key}.actor.ppo_mini_batch_size * rollout.n = {mini * policy.rollout.n} does not divide over {slots} "
             f"data-parallel ranks (placement.n_gpus_per_node.{name} * trainer.nnodes); change either"
         )
+    sizes = [f"{kind}_parallel_size" for kind in ("tensor_model", "data", "pipeline_model")]
+    per_replica = math.prod(policy.rollout[size] for size in sizes)
+    if slots % per_replica:
+        raise ValueError(
+            f"{key}.rollout: an engine of {' * '.join(sizes)} = {per_replica} does not divide {slots} device slots "
+            f"(placement.n_gpus_per_node.{name} * trainer.nnodes); change either"
+        )
     needed = config.data.max_prompt_length + config.team.max_episode_tokens
     if policy.rollout.max_model_len and policy.rollout.max_model_len < needed:
         raise ValueError(
@@ -83,6 +124,11 @@ def _choice(key: str, value: object, choices: object) -> None:
         raise ValueError(f"{key}={value} is unknown; choose one of {', '.join(names)}")
 
 
-def _positive(key: str, value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{key}={value} must be positive")
+def _count(key: str, value: object, least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{key}={value} must be a whole number, at least {least}")
+
+
+def _number(key: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{key}={value} must be a number")

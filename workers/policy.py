@@ -46,7 +46,7 @@ class RayPolicy:
         if not trainable:
             # No actor brings its weights.
             config = OmegaConf.create({**config, "rollout": {**config.rollout, "load_format": "auto"}})
-        self._replicas = rollout.make_replicas(name, config, pool.world_size)
+        self._replicas = rollout.make_replicas(name, config, pool.store[0], len(pool.store))
         self._uses_reference = trainable and bool(config.actor.use_kl_loss)
         self.generator: rollout.VLLMGenerator
 
@@ -87,7 +87,8 @@ class RayPolicy:
 
     async def update(self, samples: Sequence[Sample]) -> Mapping[str, float]:
         actor = self.config.actor
-        # verl counts mini-batches in prompts; each prompt has rollout.n episodes.
+        # verl counts mini-batches in prompts; each has rollout.n episodes. Where a role never spoke, fillers keep that
+        # number, so sequence means divide by the episodes played and token means by the tokens trained.
         mini_batch = actor.ppo_mini_batch_size * self.config.rollout.n
         padded = pad_to_multiple(samples, mini_batch)
         batch = sample_batch(

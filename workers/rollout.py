@@ -55,8 +55,8 @@ class PolicyReplica(vLLMReplica):
         return server_prefix(self.policy)
 
 
-def make_replicas(policy: str, config: DictConfig, world_size: int) -> list[PolicyReplica]:
-    """As many replicas as ``world_size`` device slots hold at the configured parallel sizes."""
+def make_replicas(policy: str, config: DictConfig, n_gpus_per_node: int, nnodes: int) -> list[PolicyReplica]:
+    """As many replicas as the device slots hold at the configured parallel sizes."""
     rollout = config.rollout
     per_replica = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     return [
@@ -65,9 +65,9 @@ def make_replicas(policy: str, config: DictConfig, world_size: int) -> list[Poli
             replica_rank=rank,
             config=rollout,
             model_config=config.model,
-            gpus_per_node=rollout.n_gpus_per_node,
+            gpus_per_node=n_gpus_per_node,
         )
-        for rank in range(world_size // per_replica)
+        for rank in range(n_gpus_per_node * nnodes // per_replica)
     ]
 
 

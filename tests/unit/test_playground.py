@@ -23,7 +23,6 @@ TEMPLATES = {
     "long": re.compile(r"<think>[^<>]+</think>"),
     "short": re.compile(r"<answer>[^<>]+(?:</answer>|</rethink>)"),
 }
-LINE = re.compile(r"(\d+)([-+*])(\d+)=(\d+)")
 TOKENIZER = build_tokenizer()
 
 
@@ -131,25 +130,29 @@ def test_every_turn_is_well_formed(conversations: list[corpus.Conversation]):
 def test_every_written_step_and_answer_is_right(conversations: list[corpus.Conversation]):
     for conversation in conversations:
         text = "".join(turn.text for turn in conversation.turns)
-        for left, operator, right, result in LINE.findall(text):
-            assert evaluate(left + operator + right) == int(result)
-        for rest in re.findall(r"left ([^<]+)", text):
-            assert str(evaluate(rest)) == conversation.problem.answer
-            assert conversation.problem.question.endswith(rest.lstrip("0123456789"))
+        for before, after in re.findall(r"so (\S+)=(\d+) ", text):
+            assert evaluate(before) == int(after) == int(conversation.problem.answer)
+        # Each expression has the answer as its value, and after its first number it is the end of the question.
+        for expression in re.findall(r"(?:>|\n|left |so )(\d[\d+*-]*)", text):
+            assert str(evaluate(expression)) == conversation.problem.answer
+            assert conversation.problem.question.endswith(expression.lstrip("0123456789"))
         assert re.findall(r"\\boxed\{(\d+)\}", text) == [conversation.problem.answer]
 
 
 def test_each_chain_is_written_out_before_it_is_repeated(conversations: list[corpus.Conversation]):
     for conversation in conversations:
-        steps = [f"{before}{sign}{by}={after}" for before, sign, by, after in steps_of(conversation.problem.question)]
+        rest, lines = conversation.problem.question, []
+        for before, sign, by, after in steps_of(rest):
+            rest = f"{after}{rest.removeprefix(f'{before}{sign}{by}')}"
+            lines.append(rest)
         thoughts = [turn for turn in conversation.turns if turn.role == "long"]
         bodies = [turn.text.removeprefix("<think>").removesuffix("</think>") for turn in thoughts]
         needed = "".join(body[: len(body) - turn.needless] for body, turn in zip(bodies, thoughts, strict=True))
-        assert needed.splitlines() in (steps, [conversation.problem.answer])
+        assert needed.splitlines() in (lines, [conversation.problem.answer])
         needless = "".join(body[len(body) - turn.needless :] for body, turn in zip(bodies, thoughts, strict=True))
         before, *chains = re.split("|".join(corpus.CUES), needless)
         assert before == ""
-        assert all(chain.splitlines() == steps for chain in chains)
+        assert all(chain.splitlines() == lines for chain in chains)
 
 
 def test_special_conversations_are_as_frequent_as_documented(conversations: list[corpus.Conversation]):
