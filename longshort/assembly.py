@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import fcntl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
 
     team.configure_environment(config.trainer.device)
     folder = Path(config.trainer.default_local_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     display.stage("loading data and tokenizers")
     tokenizers = {name: _load_tokenizer(config.policies[name], name) for name in config.policies}
-    with GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader:
+    with (
+        _sole_use_of(folder),
+        GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
+    ):
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
         training = usable_problems(config, config.data.train_files, tokenizers, grader, display)
         validation = usable_problems(config, config.data.val_files, tokenizers, grader, display)
         order = ProblemOrder(training, config.data.seed)
@@ -54,11 +57,28 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
             team.stop()
 
 
+@contextmanager
+def _sole_use_of(folder: Path) -> Iterator[None]:
+    """Hold the run's folder; the kernel lets go of it however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"trainer.default_local_dir={folder} is in use by another run; choose another folder or wait for it"
+            ) from None
+        yield
+
+
 def _load_tokenizer(policy: DictConfig, name: str) -> Any:
     from transformers import AutoTokenizer
 
     path = policy.model.tokenizer_path or policy.model.path
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=policy.model.trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=policy.model.trust_remote_code)
+    except OSError as error:
+        raise ValueError(f"policies.{name}.model.path={path} has no tokenizer: {' '.join(str(error).split())}") from error
     if policy.model.custom_chat_template:
         tokenizer.chat_template = policy.model.custom_chat_template
     if not tokenizer.chat_template:
@@ -72,8 +92,16 @@ def _load_tokenizer(policy: DictConfig, name: str) -> Any:
 def _controller(config: DictConfig, policies: Mapping[str, Policy]) -> SynergyController:
     needed = config.data.max_prompt_length + config.team.max_episode_tokens
     members = {
-        name: Member(policy.generator, policy.tokenizer, config.policies[name].rollout.max_model_len or needed)
+        name: Member(
+            policy.generator,
+            policy.tokenizer,
+            rollout.max_model_len or needed,
+            rollout.temperature,
+            rollout.top_p,
+            rollout.top_k,
+        )
         for name, policy in policies.items()
+        for rollout in [config.policies[name].rollout]
     }
     limits = Limits(
         max_turns=config.team.max_turns,
@@ -121,11 +149,10 @@ def usable_problems(
 
 
 def _settings(config: DictConfig) -> TrainerSettings:
-    first = config.policies[next(iter(config.policies))].rollout
     reward = config.reward
     return TrainerSettings(
         train_batch_size=config.data.train_batch_size,
-        n=first.n,
+        n=config.policies[next(iter(config.policies))].rollout.n,
         reward=HybridReward(
             eta=reward.eta,
             format_weight=reward["lambda"],
@@ -133,7 +160,7 @@ def _settings(config: DictConfig) -> TrainerSettings:
             format_of=reward.format_of,
             length_of=reward.length_of,
         ),
-        sampling=Sampling(first.temperature, first.top_p, first.top_k, run=config.seed),
+        sampling=Sampling(run=config.seed),
         adv_estimator=config.algorithm.adv_estimator,
         norm_adv_by_std_in_grpo=config.algorithm.norm_adv_by_std_in_grpo,
         max_error_fraction=reward.max_error_fraction,

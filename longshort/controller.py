@@ -22,11 +22,14 @@ PROMPT_CACHE = 4096
 
 @dataclass(frozen=True)
 class Member:
-    """One policy at the table: how it generates and reads, and the context it can hold (tokens)."""
+    """One policy at the table: how it generates and reads, the context it can hold (tokens), how it is sampled."""
 
     generator: Generator
     tokenizer: Tokenizer
     max_model_len: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How turns are sampled; ``run`` and ``step`` go into every turn's seed."""
+    """How turns are sampled: None leaves it to each member; ``run`` and ``step`` go into every turn's seed."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
     run: int = 0
     step: int = 0
 
@@ -132,17 +135,17 @@ class SynergyController:
         )
 
     async def _generate(self, episode: Episode, role: str, context: Ids, budget: int, sampling: Sampling) -> Completion:
-        problem, sample = episode.problem.id, episode.sample
+        problem, sample, member = episode.problem.id, episode.sample, self.members[role]
         params = SamplingParams(
             max_tokens=budget,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            temperature=member.temperature if sampling.temperature is None else sampling.temperature,
+            top_p=member.top_p if sampling.top_p is None else sampling.top_p,
+            top_k=member.top_k if sampling.top_k is None else sampling.top_k,
             seed=turn_seed(sampling.run, sampling.step, problem, sample, len(episode.turns)),
             stop=self.protocol.stop(role),
         )
         session = f"{sampling.step}/{problem}/{sample}"
-        return await self.members[role].generator.generate(context, params, session)
+        return await member.generator.generate(context, params, session)
 
     def _read_turn(self, role: str, completion: Completion, prompt_tokens: int) -> tuple[Turn, str | None]:
         """The turn as all roles will read it, and the tag it closed with (the controller's, where that closed it)."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
-Outcome = Literal["answered", "turn_limit", "token_limit", "malformed", "error"]
+Outcome = Literal["answered", "turn_limit", "token_limit", "malformed"]
 
 Ids = tuple[int, ...]
 
@@ -96,7 +96,7 @@ class Episode:
         turns: in the order they were written.
         outcome: how it ended; only ``"answered"`` can earn a correctness reward.
         sample: index within the problem's group.
-        error: what went wrong, where ``outcome`` is ``"error"``.
+        error: why the episode could not be rewarded; it then scores 0.
     """
 
     problem: Problem

@@ -145,7 +145,7 @@ class Trainer:
         sampling: Sampling,
         progress: Progress = lambda done, total: None,
     ) -> GradedEpisodes:
-        """Play and grade ``samples`` episodes of every problem."""
+        """Play and grade ``samples`` episodes of every problem; a grade that failed is recorded on its episode."""
         started = time.perf_counter()
         total = len(problems) * samples
         episodes: dict[int, Episode] = {}
@@ -154,10 +154,9 @@ class Trainer:
             episodes[index] = episode
             grades[index] = asyncio.create_task(self._grade(episode))
             progress(len(episodes), total)
-        done = [await grades[index] for index in range(total)]
-        return GradedEpisodes(
-            tuple(episodes[index] for index in range(total)), tuple(done), samples, time.perf_counter() - started
-        )
+        done = tuple([await grades[index] for index in range(total)])
+        played = tuple(replace(episodes[i], error=failure(episodes[i], done[i])) for i in range(total))
+        return GradedEpisodes(played, done, samples, time.perf_counter() - started)
 
     async def _grade(self, episode: Episode) -> Grade:
         if episode.outcome != "answered":
@@ -219,8 +218,7 @@ class Trainer:
 
 
 def _failures(graded: GradedEpisodes) -> list[str]:
-    found = [failure(e, g) for e, g in zip(graded.episodes, graded.grades, strict=True)]
-    return [reason for reason in found if reason is not None]
+    return [episode.error for episode in graded.episodes if episode.error is not None]
 
 
 def _speed(graded: GradedEpisodes, learn_seconds: float, sync_seconds: float) -> dict[str, float]:

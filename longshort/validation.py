@@ -43,7 +43,6 @@ def validate(config: DictConfig) -> None:
         )
     for key in ("format_of", "length_of"):
         _choice(f"reward.{key}", config.reward[key], ("own", "all"))
-    _choice("reward.length", config.reward.length, ("kimi",))
     _choice("algorithm.adv_estimator", config.algorithm.adv_estimator, ESTIMATORS)
     _choice("placement.mode", config.placement.mode, ("split", "colocated"))
     _choice("data.on_error", config.data.on_error, ("raise", "skip"))

@@ -2,12 +2,11 @@ r"""Scripted conversations that the pair is cold-started on: correct, well forme
 
 Example, for ``7+5*3-4``; line ends inside thoughts are real, those between turns are not:
 
-    long   <think>12*3-4⏎36-4⏎32⏎wait⏎12*3-4⏎36-4⏎32⏎</think>
+    long   <think>7+5=12⏎12*3=36⏎36-4=32⏎wait⏎7+5=12⏎12*3=36⏎36-4=32⏎</think>
     short  <answer>so 36-4=32 \boxed{32}</answer>
 
-A thought is the chain: each line does the first operation of the line before it, the first line that of the question.
-Then come ``REPEATS`` needless verifications: a cue word and the whole chain once more. They change no answer, because
-the first chain is already right. What reinforcement learning can save is fixed here, beforehand:
+A thought is the chain, then ``REPEATS`` needless verifications: a cue word and the whole chain once more. They change
+no answer, because the first chain is already right. What reinforcement learning can save is fixed here, beforehand:
 
 =======================================  ======
 needless share of the long's tokens      ``NEEDLESS_SHARE_LONG``
@@ -21,9 +20,9 @@ Some conversations differ:
 - Rethink (``P_STOP`` of the others with ``HARD`` or more operations): the first thought stops after some step, the
   short model says what is left and closes with ``</rethink>``, and the long model's second thought starts from there:
 
-    long   <think>12*3-4⏎36-4⏎</think>
+    long   <think>7+5=12⏎12*3=36⏎</think>
     short  <answer>left 36-4</rethink>
-    long   <think>32⏎</think>
+    long   <think>36-4=32⏎</think>
     short  <answer>\boxed{32}</answer>
 """
 
@@ -46,7 +45,7 @@ HARD = 4
 P_RESTATE = 0.5
 
 # Expected shares under the constants above and the default problems, tags counted, to two digits.
-NEEDLESS_SHARE_LONG = 0.65
+NEEDLESS_SHARE_LONG = 0.64
 NEEDLESS_SHARE_SHORT = 0.28
 
 
@@ -102,7 +101,6 @@ def tokens_in(turn: str) -> int:
 
 def _turns(problem: Problem, style: Style, rng: random.Random) -> Iterator[ScriptedTurn]:
     steps = steps_of(problem.question)
-    chain = _chain(steps)
     if rng.random() < P_GUESS:
         yield ScriptedTurn("long", f"<think>{problem.answer}</think>")
         yield ScriptedTurn("short", f"<answer>\\boxed{{{problem.answer}}}</answer>")
@@ -110,21 +108,28 @@ def _turns(problem: Problem, style: Style, rng: random.Random) -> Iterator[Scrip
     done = 0
     if len(steps) >= HARD and rng.random() < style.stop:
         done = rng.randrange(1, len(steps))
-        yield ScriptedTurn("long", f"<think>{''.join(chain[:done])}</think>")
-        yield ScriptedTurn("short", f"<answer>left {chain[done - 1].strip()}</rethink>")
-    extra = _verification(chain, style.repeats, rng)
-    yield ScriptedTurn("long", f"<think>{''.join(chain[done:])}{extra}</think>", len(extra))
-    before, operator, operand, after = steps[-1]
-    restated = f"so {before}{operator}{operand}={after} " if rng.random() < P_RESTATE else ""
+        yield ScriptedTurn("long", f"<think>{_chain(steps[:done])}</think>")
+        yield ScriptedTurn("short", f"<answer>left {_left(steps[done:])}</rethink>")
+    extra = _verification(steps, style.repeats, rng)
+    yield ScriptedTurn("long", f"<think>{_chain(steps[done:])}{extra}</think>", len(extra))
+    restated = f"so {_line(steps[-1])} " if rng.random() < P_RESTATE else ""
     yield ScriptedTurn("short", f"<answer>{restated}\\boxed{{{problem.answer}}}</answer>", len(restated))
 
 
-def _verification(chain: list[str], repeats: Sequence[float], rng: random.Random) -> str:
+def _verification(steps: list[Step], repeats: Sequence[float], rng: random.Random) -> str:
     (times,) = rng.choices(range(len(repeats)), repeats)
-    return "".join(rng.choice(CUES) + "".join(chain) for _ in range(times))
+    return "".join(rng.choice(CUES) + _chain(steps) for _ in range(times))
 
 
-def _chain(steps: list[Step]) -> list[str]:
-    """What is left after each step, one line each: ``["12*3-4\\n", "36-4\\n", "32\\n"]``."""
-    rests = ["".join(f"{operator}{operand}" for _, operator, operand, _ in steps[i + 1 :]) for i in range(len(steps))]
-    return [f"{after}{rest}\n" for (_, _, _, after), rest in zip(steps, rests, strict=True)]
+def _chain(steps: list[Step]) -> str:
+    return "".join(f"{_line(step)}\n" for step in steps)
+
+
+def _line(step: Step) -> str:
+    before, operator, operand, after = step
+    return f"{before}{operator}{operand}={after}"
+
+
+def _left(steps: list[Step]) -> str:
+    """What the steps compute, as one chain: ``36-4``."""
+    return str(steps[0][0]) + "".join(f"{operator}{operand}" for _, operator, operand, _ in steps)

@@ -40,11 +40,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one role is trained; ``warm_up`` is a share of all steps."""
+    """How one role is trained; ``warm_up`` and ``cool_down`` are shares of all steps."""
 
     batch: int = 32
     peak: float = 3e-3
     warm_up: float = 0.05
+    cool_down: float = 0.4
     seed: int = 0
 
 
@@ -123,11 +124,14 @@ def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[i
 
 
 def _rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine to zero."""
-    warm = max(1, round(steps * recipe.warm_up))
+    """Share of the peak learning rate: linear warm-up, constant, then half a cosine to zero.
+
+    It stays high while the wordy conversations are new: a rate that falls from the start leaves them half learned.
+    """
+    warm, fall = max(1, round(steps * recipe.warm_up)), round(steps * recipe.cool_down)
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    return 0.5 * (1 + math.cos(math.pi * max(0, step - (steps - fall)) / max(1, fall)))
 
 
 def _batches(examples: Sequence[Example], recipe: Recipe) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

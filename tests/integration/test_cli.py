@@ -1,4 +1,4 @@
-"""``longshort train`` as a user runs it: a process of its own, a frozen partner, a resumed run, and user errors.
+"""``longshort train`` as a user runs it: processes of their own, frozen partners, a resumed run, user errors.
 
 Not proven here: that training makes a policy better.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,21 @@ import pytest
 from longshort.tracking import read_metrics
 
 
-def longshort(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "longshort.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_run_with_a_frozen_partner_trains_saves_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    base = [
-        "train=long",
+def longshort(*arguments: str, timeout: float = 300) -> tuple[int, str]:
+    """Exit code and standard error of a command."""
+    process = start(*arguments)
+    _, errors = process.communicate(timeout=timeout)
+    return process.returncode, errors
+
+
+def small_run(folder: Path, *more: str) -> list[str]:
+    return [
+        "train",
         "data.train_files=[playground:train:64:0]",
         "data.val_files=[playground:test:16:0]",
         "data.train_batch_size=4",
@@ -31,24 +39,40 @@ def test_a_run_with_a_frozen_partner_trains_saves_and_goes_on_where_it_stopped(t
         "trainer.save_freq=1",
         "trainer.test_freq=1",
         "trainer.transcript_freq=1",
-        f"trainer.default_local_dir={tmp_path}",
+        f"trainer.default_local_dir={folder}",
+        *more,
     ]
-    first = longshort("train", *base, "trainer.total_training_steps=1")
-    assert first.returncode == 0, first.stderr
-    assert (tmp_path / "global_step_1" / "long" / "huggingface" / "model.safetensors").is_file()
-    assert not (tmp_path / "global_step_1" / "short").exists(), "a frozen policy is not trained, so it is not saved"
-    second = longshort("train", *base, "trainer.total_training_steps=2")
-    assert second.returncode == 0, second.stderr
-    rows = read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_two_runs_beside_each_other_train_with_a_frozen_partner_and_one_goes_on_where_it_stopped(
+    tmp_path: Path,
+) -> None:
+    folders = {role: tmp_path / role for role in ("long", "short")}
+    runs = {r: start(*small_run(f, f"train={r}", "trainer.total_training_steps=1")) for r, f in folders.items()}
+    time.sleep(20)
+    code, errors = longshort(*small_run(folders["long"], "train=long"), timeout=60)
+    assert code == 2
+    assert "in use by another run" in errors
+    for role, process in runs.items():
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors
+        frozen = "short" if role == "long" else "long"
+        saved = folders[role] / "global_step_1"
+        assert (saved / role / "huggingface" / "model.safetensors").is_file()
+        assert not (saved / frozen).exists(), "a frozen policy is not trained, so it is not saved"
+    code, errors = longshort(*small_run(folders["long"], "train=long", "trainer.total_training_steps=2"))
+    assert code == 0, errors
+    rows = read_metrics(folders["long"] / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
         assert row["long/grad_norm"] > 0
         assert row["long/log_prob_gap_max"] < 1e-3, "the engine did not sample with the actor's weights"
         assert "short/grad_norm" not in row
         assert row["val/tokens_per_episode"] > 0
-    orders = [json.loads((tmp_path / f"global_step_{n}" / "state.json").read_text())["order"] for n in (1, 2)]
+    states = [folders["long"] / f"global_step_{step}" / "state.json" for step in (1, 2)]
+    orders = [json.loads(state.read_text())["order"] for state in states]
     assert [order["position"] for order in orders] == [4, 8], "no step's problems are skipped or trained twice"
-    assert "Gold answer" in (tmp_path / "transcripts" / "step-000002.md").read_text()
+    assert "Gold answer" in (folders["long"] / "transcripts" / "step-000002.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -64,17 +88,17 @@ def test_a_run_with_a_frozen_partner_trains_saves_and_goes_on_where_it_stopped(t
     ],
 )
 def test_a_user_error_is_one_sentence_that_names_the_value_and_no_traceback(arguments: list[str], named: str) -> None:
-    result = longshort("train", *arguments, timeout=60)
-    assert result.returncode == 2
-    assert named in result.stderr
-    assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    code, errors = longshort("train", *arguments, timeout=60)
+    assert code == 2
+    assert named in errors
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1
 
 
 def test_a_broken_line_is_named_by_file_and_number_unless_told_to_skip(tmp_path: Path) -> None:
     file = tmp_path / "problems.jsonl"
     file.write_text('{"question": "1+1", "answer": "2"}\n{"question": \n')
-    result = longshort("train", f"data.train_files=[{file}]", timeout=60)
-    assert result.returncode == 2
-    assert f"{file}:2" in result.stderr
-    assert "skip" in result.stderr
+    code, errors = longshort("train", f"data.train_files=[{file}]", timeout=60)
+    assert code == 2
+    assert f"{file}:2" in errors
+    assert "skip" in errors

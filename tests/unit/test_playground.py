@@ -130,21 +130,17 @@ def test_every_turn_is_well_formed(conversations: list[corpus.Conversation]):
 def test_every_written_step_and_answer_is_right(conversations: list[corpus.Conversation]):
     for conversation in conversations:
         text = "".join(turn.text for turn in conversation.turns)
-        for before, after in re.findall(r"so (\S+)=(\d+) ", text):
-            assert evaluate(before) == int(after) == int(conversation.problem.answer)
-        # Each expression has the answer as its value, and after its first number it is the end of the question.
-        for expression in re.findall(r"(?:>|\n|left |so )(\d[\d+*-]*)", text):
-            assert str(evaluate(expression)) == conversation.problem.answer
-            assert conversation.problem.question.endswith(expression.lstrip("0123456789"))
+        for step, result in re.findall(r"(\d+[-+*]\d+)=(\d+)", text):
+            assert evaluate(step) == int(result)
+        for rest in re.findall(r"left ([^<]+)", text):
+            assert str(evaluate(rest)) == conversation.problem.answer
+            assert conversation.problem.question.endswith(rest.lstrip("0123456789"))
         assert re.findall(r"\\boxed\{(\d+)\}", text) == [conversation.problem.answer]
 
 
 def test_each_chain_is_written_out_before_it_is_repeated(conversations: list[corpus.Conversation]):
     for conversation in conversations:
-        rest, lines = conversation.problem.question, []
-        for before, sign, by, after in steps_of(rest):
-            rest = f"{after}{rest.removeprefix(f'{before}{sign}{by}')}"
-            lines.append(rest)
+        lines = [f"{before}{sign}{by}={after}" for before, sign, by, after in steps_of(conversation.problem.question)]
         thoughts = [turn for turn in conversation.turns if turn.role == "long"]
         bodies = [turn.text.removeprefix("<think>").removesuffix("</think>") for turn in thoughts]
         needed = "".join(body[: len(body) - turn.needless] for body, turn in zip(bodies, thoughts, strict=True))
