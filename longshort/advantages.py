@@ -28,7 +28,7 @@ def group_advantages(
         "response_mask": torch.ones(len(rewards), 1, dtype=torch.float64),
         "index": np.array([str(group) for group in groups], dtype=object),
     }
-    if estimator in ("grpo", "grpo_vectorized"):
+    if estimator == "grpo":
         arguments["norm_adv_by_std_in_grpo"] = normalise_by_std
     advantages, _ = get_adv_estimator_fn(estimator)(**arguments)
     return advantages.squeeze(-1).tolist()

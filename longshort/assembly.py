@@ -17,6 +17,7 @@ from longshort.display import Display
 from longshort.episode import Problem
 from longshort.generation import Tokenizer
 from longshort.grading_pool import GradingPool
+from longshort.lengths import ExpectedLengths
 from longshort.policy import Policy
 from longshort.protocol import PROTOCOLS
 from longshort.rewards import HybridReward, Ramp
@@ -51,7 +52,9 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         team.start_ray(config)
         try:
             policies = await team.start_policies(config, trained_policies(config), tokenizers, display.stage)
-            trainer = Trainer(_settings(config), policies, _controller(config, policies), order, grader)
+            lengths = ExpectedLengths()
+            controller = _controller(config, policies, lengths)
+            trainer = Trainer(_settings(config), policies, controller, order, grader, lengths)
             yield Run(config, trainer, tuple(validation), display, folder)
         finally:
             team.stop()
@@ -78,7 +81,9 @@ def _load_tokenizer(policy: DictConfig, name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=policy.model.trust_remote_code)
     except OSError as error:
-        raise ValueError(f"policies.{name}.model.path={path} has no tokenizer: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"policies.{name}.model.path={path} has no tokenizer: {' '.join(str(error).split())}"
+        ) from error
     if policy.model.custom_chat_template:
         tokenizer.chat_template = policy.model.custom_chat_template
     if not tokenizer.chat_template:
@@ -89,7 +94,7 @@ def _load_tokenizer(policy: DictConfig, name: str) -> Any:
     return tokenizer
 
 
-def _controller(config: DictConfig, policies: Mapping[str, Policy]) -> SynergyController:
+def _controller(config: DictConfig, policies: Mapping[str, Policy], lengths: ExpectedLengths) -> SynergyController:
     needed = config.data.max_prompt_length + config.team.max_episode_tokens
     members = {
         name: Member(
@@ -109,7 +114,7 @@ def _controller(config: DictConfig, policies: Mapping[str, Policy]) -> SynergyCo
         max_episode_tokens=config.team.max_episode_tokens,
         close_cut_turns=config.team.close_cut_turns,
     )
-    return SynergyController(PROTOCOLS[config.team.protocol], members, limits)
+    return SynergyController(PROTOCOLS[config.team.protocol], members, limits, lengths)
 
 
 def usable_problems(

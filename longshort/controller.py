@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -79,12 +79,20 @@ class SynergyController:
         protocol: who speaks, and how.
         members: per role of the protocol, its policy.
         limits: caps; what they cut is recorded on the episode.
+        expected_tokens: length that a problem's conversation will have; the longest rest is served first.
     """
 
-    def __init__(self, protocol: Protocol, members: Mapping[str, Member], limits: Limits) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        members: Mapping[str, Member],
+        limits: Limits,
+        expected_tokens: Callable[[Problem], float] = lambda problem: 0.0,
+    ) -> None:
         self.protocol = protocol
         self.members = members
         self.limits = limits
+        self.expected_tokens = expected_tokens
         # The samples of a group share their prompts.
         self.prompt = lru_cache(maxsize=PROMPT_CACHE)(self._prompt)
         self._readers = {
@@ -143,6 +151,7 @@ class SynergyController:
             top_k=member.top_k if sampling.top_k is None else sampling.top_k,
             seed=turn_seed(sampling.run, sampling.step, problem, sample, len(episode.turns)),
             stop=self.protocol.stop(role),
+            priority=-max(int(self.expected_tokens(episode.problem)) - episode.tokens, 0),
         )
         session = f"{sampling.step}/{problem}/{sample}"
         return await member.generator.generate(context, params, session)

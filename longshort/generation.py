@@ -12,7 +12,8 @@ from longshort.episode import FinishReason, Ids
 class SamplingParams:
     """How one turn is sampled; names and meaning are vLLM's.
 
-    ``max_tokens`` is at least 1. ``seed`` is per request, so that equal requests of a group differ.
+    ``max_tokens`` is at least 1. ``seed`` is per request, so that equal requests of a group differ. Waiting requests of
+    lower ``priority`` start first; engines may ignore it.
     """
 
     max_tokens: int
@@ -21,6 +22,7 @@ class SamplingParams:
     top_k: int = -1
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

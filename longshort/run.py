@@ -81,7 +81,10 @@ class Run:
         (self.folder / METRICS).unlink(missing_ok=True)
 
     def _save(self, step: int) -> None:
-        checkpoints.save(self.folder, step, self.learners, {"order": self.trainer.order.state_dict()})
+        checkpoints.save(self.folder, step, self.learners, self._state())
+
+    def _state(self) -> dict[str, object]:
+        return {"order": self.trainer.order.state_dict(), "lengths": self.trainer.lengths.state_dict()}
 
     async def _resume(self) -> int:
         """Go on from the newest checkpoint, where asked to; returns the steps done."""
@@ -91,6 +94,7 @@ class Run:
         self.display.stage(f"resuming from {newest}")
         state = checkpoints.load(newest, self.learners)
         self.trainer.order.load_state_dict(state["order"])
+        self.trainer.lengths.load_state_dict(state["lengths"])
         for policy in self.learners:
             await policy.sleep()
             await policy.sync_weights(state["step"])

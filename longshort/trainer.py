@@ -18,6 +18,7 @@ from longshort.data import ProblemOrder
 from longshort.episode import Episode, Problem, View
 from longshort.grading import Grade
 from longshort.grading_pool import GradingPool
+from longshort.lengths import ExpectedLengths
 from longshort.metrics import episode_metrics, reward_metrics, score_metrics
 from longshort.policy import Policy, Sample
 from longshort.rewards import HybridReward, Reward, failure, group_rewards, is_correct
@@ -90,6 +91,7 @@ class Trainer:
         controller: plays episodes with the same policies.
         order: endless, resumable order of training problems.
         grader: grades answers beside everything else.
+        lengths: learns from every step how long a problem's conversations are.
     """
 
     def __init__(
@@ -99,11 +101,13 @@ class Trainer:
         controller: SynergyController,
         order: ProblemOrder,
         grader: GradingPool,
+        lengths: ExpectedLengths,
     ) -> None:
         self.settings = settings
         self.policies = policies
         self.controller = controller
         self.order = order
+        self.lengths = lengths
         self.grader = grader
 
     async def step(self, step: int, progress: Progress = lambda done, total: None) -> StepResult:
@@ -116,6 +120,7 @@ class Trainer:
         problems = self.order.take(self.settings.train_batch_size)
         graded = await self.play(problems, self.settings.n, replace(self.settings.sampling, step=step), progress)
         self._check_failures(graded)
+        self.lengths.observe(graded.episodes)
         learners = [policy for policy in self.policies.values() if policy.trainable]
         rewards = {policy.name: self._rewards(graded, policy.name, step) for policy in learners}
         await asyncio.gather(*[policy.sleep() for policy in self.policies.values()])

@@ -18,10 +18,9 @@ COUNTS = (
     "trainer.total_training_steps",
 )
 NUMBERS = ("reward.eta", "reward.lambda", "reward.mu.start", "reward.mu.end", "reward.max_error_fraction")
-# verl's outcome estimators that keep to one problem at a time and need nothing but rewards.
-ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized")
-# Of the rollout; an episode is sampled by one set of them.
-SHARED_BY_POLICIES = ("n", "temperature", "top_p", "top_k")
+# verl's outcome estimators that keep to one problem at a time and need nothing but rewards. Not grpo_vectorized: it
+# computes in float32, so that a group of equal rewards gets advantages of up to 0.01.
+ESTIMATORS = ("grpo", "rloo", "rloo_vectorized")
 TRAINABLE = {"long_short": {"long": ("long",), "short": ("short",), "both": ("long", "short")}}
 
 
@@ -80,12 +79,10 @@ def _validate_policy(config: DictConfig, name: str) -> None:
     _count(f"{key}.actor.ppo_mini_batch_size", policy.actor.ppo_mini_batch_size)
     if policy.rollout.n < 2:
         raise ValueError(f"{key}.rollout.n={policy.rollout.n} makes groups of one; GRPO compares at least 2 episodes")
-    for shared in SHARED_BY_POLICIES:
-        if len({config.policies[other].rollout[shared] for other in config.policies}) > 1:
-            raise ValueError(
-                f"{key}.rollout.{shared}={policy.rollout[shared]} differs between policies that play together; "
-                f"make it equal, for example by actor_rollout_ref.rollout.{shared}"
-            )
+    if len({config.policies[other].rollout.n for other in config.policies}) > 1:
+        raise ValueError(
+            f"{key}.rollout.n={policy.rollout.n} differs between policies that play together; make it equal"
+        )
     batch, mini = config.data.train_batch_size, policy.actor.ppo_mini_batch_size
     if batch % mini:
         raise ValueError(

@@ -68,7 +68,9 @@ class RayPolicy:
         """Launch the vLLM replicas, and let them sleep until they get their weights, where they share devices."""
         await rollout.launch(self._replicas, self._workers, self._pool)
         servers = [replica.server_handle for replica in self._replicas]
-        self.generator = rollout.VLLMGenerator(self.name, servers, self.tokenizer)
+        self.generator = rollout.VLLMGenerator(
+            self.name, servers, self.tokenizer, priorities=self.config.rollout.scheduling_policy == "priority"
+        )
         await self.sleep()
 
     async def score(self, views: Sequence[View]) -> TokenScores:

@@ -77,8 +77,9 @@ class VLLMGenerator:
     A session stays on its replica, where the prefix cache holds its history; a new one goes to the least loaded.
     """
 
-    def __init__(self, policy: str, servers: list[Any], tokenizer: Tokenizer) -> None:
+    def __init__(self, policy: str, servers: list[Any], tokenizer: Tokenizer, priorities: bool) -> None:
         self.policy = policy
+        self._priorities = priorities
         self._servers = servers
         self._tokenizer = tokenizer
         self._in_flight = [0] * len(servers)
@@ -106,7 +107,10 @@ class VLLMGenerator:
         self._in_flight[replica] += 1
         try:
             output: TokenOutput = await self._servers[replica].generate.remote(
-                prompt_ids=list(prompt_ids), sampling_params=sampling, request_id=os.urandom(16).hex()
+                prompt_ids=list(prompt_ids),
+                sampling_params=sampling,
+                request_id=os.urandom(16).hex(),
+                priority=params.priority if self._priorities else 0,
             )
         except RayActorError as error:
             raise EngineDiedError(self.policy, str(error).splitlines()[0]) from error

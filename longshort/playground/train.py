@@ -16,7 +16,7 @@ from longshort.playground.tokenizer import END, MAX_LENGTH, PAD, render_prompt
 
 # Sizes differ, as in a real pair; heads have 32 dimensions, the smallest that vLLM's CPU attention takes.
 SIZES = {
-    "long": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "long": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
     "short": {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3},
 }
 BUCKETS = 16

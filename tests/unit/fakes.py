@@ -123,7 +123,7 @@ class FakeGenerator:
 def completion_of(ids: Sequence[int], finish_reason: str = "stop") -> Completion:
     """A completion of ``ids`` with a log-probability for each that tells its place."""
     log_probs = tuple(-0.1 * (place + 1) for place in range(len(ids)))
-    return Completion(tuple(ids), log_probs, finish_reason, cached_tokens=1)  # type: ignore[arg-type]
+    return Completion(tuple(ids), log_probs, finish_reason, cached_tokens=1)
 
 
 @dataclass
@@ -132,8 +132,9 @@ class FakePolicy:
 
     Attributes:
         metrics: what :meth:`update` returns.
+        drift: what the trainer's log-probabilities have over the sampler's.
         hold: awaited within :meth:`update`.
-        reference: what is added to log-probabilities to make those of a reference; None for no reference.
+        reference: what a reference's log-probabilities have over the trainer's; None for no reference.
     """
 
     name: str
@@ -141,6 +142,7 @@ class FakePolicy:
     trainable: bool = True
     metrics: Mapping[str, float] = field(default_factory=lambda: {"actor/pg_loss": 0.5})
     hold: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
+    drift: float = 0.0
     reference: float | None = None
     log: list[tuple[str, str]] = field(default_factory=list)
     updates: list[list[Sample]] = field(default_factory=list)
@@ -153,12 +155,12 @@ class FakePolicy:
 
     async def score(self, views: Sequence[View]) -> TokenScores:
         await self._enter("score")
-        return TokenScores(tuple(v.log_probs for v in views), tuple((1.0,) * len(v.response_ids) for v in views))
+        return TokenScores(_shifted(views, self.drift), tuple((1.0,) * len(view.response_ids) for view in views))
 
     async def reference_scores(self, views: Sequence[View]) -> TokenScores | None:
         if self.reference is None:
             return None
-        return TokenScores(tuple(tuple(value + self.reference for value in v.log_probs) for v in views))
+        return TokenScores(_shifted(views, self.drift + self.reference))
 
     async def update(self, samples: Sequence[Sample]) -> Mapping[str, float]:
         await self._enter("update")
@@ -188,6 +190,10 @@ class FakePolicy:
     async def _enter(self, call: str) -> None:
         self.log.append((self.name, call))
         await asyncio.sleep(0)
+
+
+def _shifted(views: Sequence[View], by: float) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(value + by for value in view.log_probs) for view in views)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from longshort.episode import Episode, Ids, Problem, Turn, View
+from longshort.episode import Episode, Ids, Outcome, Problem, Turn, View
 from longshort.policy import Sample
 from workers.batch import pad_to_multiple, response_rows, sample_batch, view_batch
 
@@ -62,7 +62,7 @@ def episodes(alternating: bool = False) -> st.SearchStrategy[Episode]:
         problem=st.builds(Problem, NAMES, NAMES, NAMES, NAMES),
         prompts=prompts,
         turns=st.lists(any_turn, min_size=alternating, max_size=6).map(tuple),
-        outcome=st.sampled_from(("answered", "turn_limit", "token_limit", "malformed", "error")),
+        outcome=st.sampled_from(get_args(Outcome)),
         sample=st.integers(0, 7),
         error=st.none() | st.text(max_size=8),
     )
@@ -222,7 +222,7 @@ def backward(samples: Sequence[Sample], model: Qwen2ForCausalLM) -> tuple[float,
     loss.backward()
     gradients = [scores.grad for scores in logits]
     assert all(gradient is not None for gradient in gradients)
-    return loss.item(), gradients  # type: ignore[return-value]
+    return loss.item(), gradients
 
 
 @settings(max_examples=15, deadline=None)
