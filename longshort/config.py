@@ -52,6 +52,10 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"override {override!r} is not key=value; see `longshort train --help`")
+        try:
+            OverridesParser.create().parse_override(override)
+        except HydraException as error:
+            raise ValueError(f"override {override!r} is not Hydra's syntax; try to quote its value") from error
     policy_level = (f"{SHARED_ROOT}.", "policies.")
     plain = [o for o in overrides if not o.lstrip("+~").startswith(policy_level)]
     try:
@@ -78,7 +82,7 @@ def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem not in {"base", "verl"}))
         raise ValueError(f"no recipe {name!r} in {folder}; there are: {known}")
     GlobalHydra.instance().clear()
-    search = f"hydra.searchpath=[file://{config_dir()},file://{verl_config_dir()}]"
+    search = f"hydra.searchpath=['file://{config_dir()}','file://{verl_config_dir()}']"
     with initialize_config_dir(str(folder.resolve()), version_base=None):
         return compose(name, overrides=[*overrides, search])
 

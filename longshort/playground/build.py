@@ -19,8 +19,8 @@ from longshort.playground.tokenizer import build_tokenizer
 from longshort.playground.train import Recipe, Stage, examples_of, new_model, train
 
 # Steps of the lean and of the wordy stage.
-STEPS = {"long": (3000, 2500), "short": (2000, 1500)}
-PROBLEMS = 100_000
+STEPS = {"long": (1500, 2000), "short": (1200, 800)}
+PROBLEMS = 80_000
 RECORD = "build.json"
 
 

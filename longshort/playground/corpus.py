@@ -40,7 +40,7 @@ REPEATS = (0.15, 0.27, 0.36, 0.22)
 CUES = ("wait\n", "hmm\n", "check\n")
 P_GUESS = 0.04
 P_STOP = 0.20
-HARD = 4
+HARD = 3
 # Probability that the short model repeats the last step before its answer.
 P_RESTATE = 0.5
 

@@ -21,7 +21,7 @@ SOURCE = "playground"
 MAX_VALUE = 99
 MAX_START = 49
 MIN_OPERATIONS = 2
-MAX_OPERATIONS = 5
+MAX_OPERATIONS = 4
 
 # A question is a test question where the first byte of its SHA-256 is below this, so in 1 of 8 cases.
 TEST_BYTES = 32

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from longshort.playground.corpus import Conversation
@@ -95,11 +96,8 @@ def train(
     arguments give equal weights on one machine with one number of threads.
     """
     steps = sum(stage.steps for stage in stages)
-    matrices = [p for p in model.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if p.dim() != 2]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.peak, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe))
+    optimizers = _optimizers(model, recipe)
+    schedules = [LambdaLR(optimizer, lambda step: _rate(step, steps, recipe)) for optimizer in optimizers]
     losses: list[float] = []
     model.train()
     for stage in stages:
@@ -107,11 +105,12 @@ def train(
             hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
             logits = model.lm_head(hidden[own[:, 1:]])
             loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][own[:, 1:]])
-            optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             losses.append(loss.item())
             on_step(len(losses), losses[-1])
     model.eval()
@@ -121,6 +120,17 @@ def train(
 
 def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
+
+
+def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms; Muon alone halves the steps that are needed."""
+    layers = [p for p in model.model.layers.parameters() if p.dim() == 2]
+    chosen = set(map(id, layers))
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return (
+        torch.optim.Muon(layers, lr=recipe.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=recipe.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    )
 
 
 def _rate(step: int, steps: int, recipe: Recipe) -> float:

@@ -267,13 +267,12 @@ async def test_an_episode_is_graded_while_others_still_play() -> None:
 
 def failing(count: int, error: str) -> FakeGrader:
     """The first ``count`` grades fail."""
-    grader = FakeGrader()
+    left = iter(range(count))
 
     def rule(response: str, answer: str) -> Grade:
-        return Grade(False, "5", error) if len(grader.graded) <= count else Grade(True, "5")
+        return Grade(True, "5") if next(left, None) is None else Grade(False, "5", error)
 
-    grader.rule = rule
-    return grader
+    return FakeGrader(rule)
 
 
 async def test_grades_that_fail_score_zero_and_up_to_one_in_twenty_is_borne() -> None:

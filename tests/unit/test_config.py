@@ -1,0 +1,342 @@
+"""Recipes: who gets which value, and contradictions that are found before anything is loaded.
+
+Not proved here: that verl and vLLM accept every value of theirs (they check their own when a run starts), and that
+unknown keys in a recipe's file, outside ``policies``, are noticed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from longshort import config as config_module
+from longshort.config import as_list, build_config, config_dir
+from longshort.validation import trained_policies, validate
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(file.stem for file in config_dir().glob("*.yaml") if file.stem not in ("base", "verl"))
+POLICIES = ("long", "short")
+
+
+@pytest.fixture(scope="module")
+def shared() -> DictConfig:
+    return build_config("local")
+
+
+@pytest.fixture
+def local(shared: DictConfig) -> DictConfig:
+    """The recipe ``local``, to be changed by a test."""
+    return deepcopy(shared)
+
+
+def write_recipe(folder: Path, text: str) -> Path:
+    """A recipe ``mine`` in a folder of its own, on top of ``local``."""
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.yaml").write_text(f"defaults: [local, _self_]\n{text}\n")
+    return folder
+
+
+def each(config: DictConfig, key: str) -> list[object]:
+    """A key's value in each policy."""
+    return [OmegaConf.select(config, f"policies.{name}.{key}") for name in POLICIES]
+
+
+# Shipped recipes
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_shipped_recipe_builds_complete_and_without_open_references(name: str) -> None:
+    config = build_config(name)
+    text = OmegaConf.to_yaml(config)
+    assert "${" not in text
+    assert "actor_rollout_ref" not in config
+    assert all(set(config.policies[policy]) >= {"actor", "ref", "rollout", "model"} for policy in config.policies)
+
+
+def test_building_a_recipe_imports_neither_torch_nor_verl_ray_or_vllm() -> None:
+    code = (
+        "import sys; from longshort.config import build_config; build_config('local'); "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'verl', 'ray', 'vllm', 'transformers'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_playground_models_are_named_by_role(local: DictConfig) -> None:
+    assert [Path(path).parts[-3:] for path in each(local, "model.path")] == [
+        ("playground", "pair", "long"),
+        ("playground", "pair", "short"),
+    ]
+
+
+# Which policy gets which value
+
+
+def test_a_shared_key_goes_to_all_policies_and_a_policys_key_to_one() -> None:
+    config = build_config("local", ["actor_rollout_ref.actor.clip_ratio=0.1", "policies.long.actor.grad_clip=0.5"])
+    assert each(config, "actor.clip_ratio") == [0.1, 0.1]
+    assert each(config, "actor.grad_clip") == [0.5, 1.0]
+
+
+def test_what_is_nearer_wins_wherever_it_stands_on_the_command_line(tmp_path: Path) -> None:
+    folder = write_recipe(
+        tmp_path,
+        "actor_rollout_ref: {actor: {grad_clip: 0.2, clip_ratio_low: 0.2, clip_ratio_high: 0.2, clip_ratio_c: 2.0}}\n"
+        "policies: {long: {actor: {clip_ratio_low: 0.3, clip_ratio_high: 0.3, clip_ratio_c: 3.0}}}",
+    )
+    overrides = [
+        "policies.long.actor.clip_ratio_c=5.0",
+        "actor_rollout_ref.actor.clip_ratio_high=0.4",
+        "actor_rollout_ref.actor.clip_ratio_c=4.0",
+    ]
+    config = build_config("mine", overrides, folder)
+    assert each(config, "actor.grad_clip") == [0.2, 0.2]
+    assert each(config, "actor.clip_ratio_low") == [0.3, 0.2]
+    assert each(config, "actor.clip_ratio_high") == [0.4, 0.4]
+    assert each(config, "actor.clip_ratio_c") == [5.0, 4.0]
+    # Of equal levels the last one wins, as in Hydra.
+    twice = build_config("local", ["policies.long.actor.grad_clip=2", "policies.long.actor.grad_clip=3"])
+    assert each(twice, "actor.grad_clip") == [3, 1.0]
+
+
+def test_verls_references_follow_within_each_policy() -> None:
+    overrides = [
+        "policies.long.actor.use_dynamic_bsz=false",
+        "policies.long.actor.ulysses_sequence_parallel_size=2",
+        "policies.short.model.path=/models/s",
+        "actor_rollout_ref.rollout.n=4",
+        "trainer.total_training_steps=7",
+        "team.max_episode_tokens=390",
+    ]
+    config = build_config("local", overrides)
+    assert each(config, "rollout.n") == each(config, "actor.rollout_n") == each(config, "ref.rollout_n") == [4, 4]
+    assert each(config, "actor.optim.total_training_steps") == [7, 7]
+    assert each(config, "rollout.response_length") == [390, 390]
+    assert each(config, "ref.ulysses_sequence_parallel_size") == [2, 1]
+    assert each(config, "rollout.prometheus.served_model_name")[1] == "/models/s"
+    assert str(each(config, "rollout.prometheus.served_model_name")[0]).endswith("long")
+
+
+def test_a_policy_of_its_own_n_is_followed_by_its_own_actor_before_it_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"policies\.long\.rollout\.n=4 differs"):
+        build_config("local", ["policies.long.rollout.n=4"])
+
+
+def test_new_keys_need_a_plus() -> None:
+    key = "model.override_config.rope_theta"
+    config = build_config("local", [f"+policies.long.{key}=5", f"+actor_rollout_ref.{key}x=6", "+notes={by: me}"])
+    assert each(config, key) == [5, None]
+    assert each(config, f"{key}x") == [6, 6]
+    assert config.notes.by == "me"
+
+
+def test_a_key_that_is_not_there_cannot_be_read(local: DictConfig) -> None:
+    with pytest.raises(AttributeError):
+        _ = local.data.train_batchsize
+
+
+def test_a_recipe_of_ones_own_may_lie_in_any_folder(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path / "my recipes, (1)", "data: {train_batch_size: 32}")
+    assert build_config("mine", [], folder).data.train_batch_size == 32
+    assert build_config("mine", ["data.train_batch_size=48"], folder).data.train_batch_size == 48
+
+
+def test_the_shipped_recipes_may_lie_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = tmp_path / "checkout, (1) [new]=x"
+    moved.mkdir()
+    for file in config_dir().glob("*.yaml"):
+        (moved / file.name).write_text(file.read_text())
+    monkeypatch.setattr(config_module, "config_dir", lambda: moved)
+    assert build_config("demo").data.train_batch_size == 16
+
+
+def test_data_files_are_one_path_or_a_list(local: DictConfig) -> None:
+    assert as_list("a.parquet") == ["a.parquet"]
+    assert as_list(local.data.train_files) == list(local.data.train_files)
+
+
+@pytest.mark.parametrize(("train", "names"), [("long", ("long",)), ("short", ("short",)), ("both", POLICIES)])
+def test_train_selects_policies(local: DictConfig, train: str, names: tuple[str, ...]) -> None:
+    local.train = train
+    assert trained_policies(local) == names
+
+
+# What cannot be composed
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("data.train_batchsize=8", "data.train_batchsize"),
+        ("dta.train_batch_size=8", "dta.train_batch_size"),
+        ("actor_rollout_ref.actor.lrr=1", "actor_rollout_ref.actor.lrr=1"),
+        ("policies.long.actor.optim.lrr=1", "policies.long.actor.optim.lrr=1"),
+        ("policies.third.actor.optim.lr=1", "third"),
+        ("policies.long.actor.optim.lr=1,2", "policies.long.actor.optim.lr=1,2"),
+        ("data.train_batch_size=8,16", "data.train_batch_size=8,16"),
+        ("data.train_batch_size", "data.train_batch_size"),
+        ("~policies.long.actor.optim.lr", "~policies.long.actor.optim.lr"),
+        ("policies.long.model.path=playground:mid", "'mid'"),
+        ("policies.long.model.path=null", "policies.long.model.path"),
+        ("actor_rollout_ref.rollout.seed=${nope}", "nope"),
+        ("data.train_batch_size=[", "data.train_batch_size"),
+    ],
+)
+def test_an_override_that_fits_nothing_is_named_in_one_sentence(override: str, named: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        build_config("local", [override])
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("policies: {long: {actor: {optim: {lrr: 1}}}}", "lrr"),
+        ("policies: {judge: {model: {path: x}}}", "judge"),
+        ("data: [", "mine.yaml"),
+        ("defaults: [nowhere]", "defaults"),
+    ],
+)
+def test_a_recipe_that_fits_nothing_is_named_in_one_sentence(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        build_config("mine", [], write_recipe(tmp_path, text))
+    assert named in str(caught.value)
+
+
+def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=rf"no recipe 'nope' .* {', '.join(RECIPES)}"):
+        build_config("nope")
+
+
+@pytest.mark.parametrize("key", ["data.train_files", "model.path"])
+def test_what_the_base_leaves_open_must_be_given(tmp_path: Path, key: str) -> None:
+    (tmp_path / "mine.yaml").write_text("defaults: [base, _self_]\nactor_rollout_ref: {rollout: {n: 2}}\n")
+    given = {"data.train_files": "[x.jsonl]", "actor_rollout_ref.model.path": "/models/m", "data.train_batch_size": 256}
+    overrides = [f"{name}={value}" for name, value in given.items() if not name.endswith(key)]
+    with pytest.raises(ValueError, match=rf"{key} is not set; give"):
+        build_config("mine", overrides, tmp_path)
+
+
+# Contradictions
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train", "all"),
+        ("team.protocol", "debate"),
+        ("team.max_turns", 0),
+        ("team.max_turns", 2.5),
+        ("team.max_turn_tokens.short", 0),
+        ("team.max_turn_tokens.long", None),
+        ("team.max_episode_tokens", -1),
+        ("data.train_batch_size", 0),
+        ("data.train_batch_size", "abc"),
+        ("data.train_batch_size", True),
+        ("data.train_batch_size", 17),
+        ("data.max_prompt_length", "abc"),
+        ("data.on_error", "ignore"),
+        ("data.train_files", None),
+        ("data.train_files", []),
+        ("reward.format_of", "mine"),
+        ("reward.length_of", "turn"),
+        ("reward.eta", "abc"),
+        ("reward.mu.ramp_steps", -3),
+        ("reward.mu.end", "abc"),
+        ("reward.max_error_fraction", "abc"),
+        ("reward.grading_workers", 0),
+        ("algorithm.adv_estimator", "gae"),
+        ("algorithm.adv_estimator", "reinforce_plus_plus_baseline"),
+        ("evaluation.samples", 0),
+        ("placement.mode", "shared"),
+        ("placement.n_gpus_per_node.long", 0),
+        ("placement.n_gpus_per_node.long", 3),
+        ("trainer.device", "xpu"),
+        ("trainer.nnodes", 0),
+        ("trainer.resume_mode", "always"),
+        ("trainer.total_training_steps", 0),
+        ("policies.long.model.path", ""),
+        ("policies.long.rollout.n", "abc"),
+        ("policies.long.rollout.max_model_len", 463),
+        ("policies.short.rollout.max_model_len", 100),
+        ("policies.short.rollout.enable_chunked_prefill", True),
+        ("policies.short.actor.ppo_mini_batch_size", 0),
+        ("policies.short.actor.ppo_mini_batch_size", 5),
+        ("policies.short.actor.ppo_mini_batch_size", 32),
+    ],
+)
+def test_a_bad_value_is_named_with_its_key_and_a_remedy_in_one_sentence(
+    local: DictConfig, key: str, value: object
+) -> None:
+    OmegaConf.update(local, key, value)
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        validate(local)
+    message = str(caught.value)
+    assert key in message
+    assert str(value).lower() in message.lower() or "is not set" in message
+    assert any(remedy in message for remedy in ("choose", "must be", "give", "change either", "set it", "raise it"))
+
+
+def test_groups_of_one_are_refused(local: DictConfig) -> None:
+    for name in POLICIES:
+        local.policies[name].rollout.n = 1
+    with pytest.raises(ValueError, match=r"policies\.long\.rollout\.n=1 makes groups of one.*at least 2"):
+        validate(local)
+
+
+def test_policies_that_play_together_have_groups_of_one_size(local: DictConfig) -> None:
+    local.policies.short.rollout.n = 4
+    with pytest.raises(ValueError, match=r"rollout\.n=8 differs between policies"):
+        validate(local)
+
+
+def test_evaluations_need_problems(local: DictConfig) -> None:
+    local.data.val_files = []
+    validate(local)
+    for key, value in (("test_freq", 5), ("val_before_train", True)):
+        changed = deepcopy(local)
+        changed.trainer[key] = value
+        with pytest.raises(ValueError, match=rf"{key}={value}.*data\.val_files is empty"):
+            validate(changed)
+
+
+def test_colocated_policies_share_the_same_slots(local: DictConfig) -> None:
+    local.placement.mode = "colocated"
+    validate(local)
+    local.placement.n_gpus_per_node.long = 2
+    with pytest.raises(ValueError, match=r"placement\.n_gpus_per_node=.*'long': 2.*placement\.mode=split"):
+        validate(local)
+
+
+def test_engines_must_divide_their_device_slots(local: DictConfig) -> None:
+    local.policies.long.rollout.tensor_model_parallel_size = 2
+    with pytest.raises(ValueError, match=r"policies\.long\.rollout: .*tensor_model_parallel_size.* = 2 does not divide"):
+        validate(local)
+    local.placement.n_gpus_per_node.long = 4
+    validate(local)
+
+
+def test_chunked_prefill_is_refused_on_cpu_only(local: DictConfig) -> None:
+    local.policies.long.rollout.enable_chunked_prefill = True
+    with pytest.raises(ValueError, match="enable_chunked_prefill=true .* trainer.device=cpu; set it to false"):
+        validate(local)
+    local.trainer.device = "cuda"
+    validate(local)
+
+
+def test_a_context_may_be_left_to_the_model_or_hold_just_enough(local: DictConfig) -> None:
+    for length in (None, local.data.max_prompt_length + local.team.max_episode_tokens):
+        local.policies.long.rollout.max_model_len = length
+        validate(local)
+
+
+def test_policies_must_be_the_roles_of_the_protocol(local: DictConfig) -> None:
+    OmegaConf.set_struct(local, False)
+    del local.policies["short"]
+    with pytest.raises(ValueError, match=r"policies=\['long'\] are not the roles of team\.protocol=long_short"):
+        validate(local)
