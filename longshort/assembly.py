@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from longshort.policy import Policy
 from longshort.protocol import PROTOCOLS
 from longshort.rewards import HybridReward, Ramp
 from longshort.run import Run
+from longshort.trackers import make_trackers
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.validation import trained_policies
 
@@ -37,6 +38,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     tokenizers = {name: _load_tokenizer(config.policies[name], name) for name in config.policies}
     with (
         _sole_use_of(folder),
+        ExitStack() as open_trackers,
         GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
     ):
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
@@ -55,7 +57,8 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
             lengths = ExpectedLengths()
             controller = _controller(config, policies, lengths)
             trainer = Trainer(_settings(config), policies, controller, order, grader, lengths)
-            yield Run(config, trainer, tuple(validation), display, folder)
+            trackers = make_trackers(config, folder, open_trackers)
+            yield Run(config, trainer, tuple(validation), display, folder, trackers)
         finally:
             team.stop()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from longshort import hub
 from longshort.episode import Problem
 from longshort.grading import gold_text, last_boxed
 
@@ -52,7 +53,7 @@ class ProblemSet:
 
 
 def load_problems(paths: Sequence[str], on_error: Literal["raise", "skip"] = "raise") -> ProblemSet:
-    """Read ``.json`` (a list), ``.jsonl`` and ``.parquet`` files, and ``playground:<split>:<count>:<seed>``.
+    """Read ``.json`` (a list), ``.jsonl``, ``.parquet``, data sets of the hub, ``playground:<split>:<count>:<seed>``.
 
     A record without id is called ``<stem>-<index>``, and one without source ``<stem>``; where files share a stem, the
     folder's name stands before it (``gsm8k-train-0``). Of two records with one id, the later is bad.
@@ -219,11 +220,13 @@ def _records(path: str) -> Iterator[tuple[int, object]]:
     """Records with their line or index, as :class:`SkippedLine` counts them."""
     if path.startswith(PLAYGROUND):
         return enumerate(_playground(path))
+    if hub.is_data_set(path):
+        return enumerate(hub.records(path))
     file = Path(path).expanduser()
     if file.suffix not in (".json", ".jsonl", ".parquet"):
         raise ValueError(
-            f"Data file {path} has an unknown format: name a .json, .jsonl or .parquet file, "
-            f"or {PLAYGROUND}<split>:<count>:<seed>."
+            f"Data file {path} has an unknown format: name a .json, .jsonl or .parquet file, a data set as "
+            f"owner/name:split, or {PLAYGROUND}<split>:<count>:<seed>."
         )
     if not file.is_file():
         raise ValueError(f"Data file {path} does not exist: correct the path (it was looked up as {file.absolute()}).")

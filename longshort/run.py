@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from longshort.display import Display
 from longshort.episode import Problem
 from longshort.metrics import episode_metrics
 from longshort.policy import Policy
+from longshort.trackers import Tracker, TranscriptTracker
 from longshort.tracking import MetricsLog, TranscriptLog
 from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
 
@@ -31,6 +33,7 @@ class Run:
     validation: tuple[Problem, ...]
     display: Display
     folder: Path
+    trackers: tuple[TranscriptTracker, ...] = ()
 
     @property
     def learners(self) -> list[Policy]:
@@ -41,11 +44,11 @@ class Run:
         settings = self.config.trainer
         if settings.resume_mode == "disable":
             self._start_anew()
-        log = MetricsLog(self.folder / METRICS)
+        trackers: list[Tracker] = [MetricsLog(self.folder / METRICS), *self.trackers]
         transcripts = TranscriptLog(self.folder, settings.transcript_freq, settings.transcripts)
         first, total = await self._resume() + 1, settings.total_training_steps
         if settings.val_before_train and first == 1:
-            log.log(0, _prefixed("val/", await self.evaluate("evaluating before training")))
+            _log(trackers, 0, _prefixed("val/", await self.evaluate("evaluating before training")))
         for step in range(first, total + 1):
             try:
                 result = await self.trainer.step(step)
@@ -55,9 +58,11 @@ class Run:
             metrics = dict(result.metrics)
             if settings.test_freq > 0 and (step % settings.test_freq == 0 or step == total):
                 metrics |= _prefixed("val/", await self.evaluate("evaluating"))
-            log.log(step, metrics)
+            _log(trackers, step, metrics)
             self.display.step(step, total, metrics)
-            transcripts.write(step, result.graded.episodes, _reward_parts(result))
+            shown = transcripts.write(step, result.graded.episodes, _reward_parts(result))
+            for tracker in self.trackers if shown else ():
+                tracker.transcripts(step, shown)
             if settings.save_freq > 0 and (step % settings.save_freq == 0 or step == total):
                 self._save(step)
 
@@ -106,6 +111,11 @@ class Run:
         samples = [asdict(sample) for sample in error.samples]
         file.write_text(json.dumps({"metrics": {k: str(v) for k, v in error.metrics.items()}, "samples": samples}))
         error.add_note(f"what it was computed from is in {file}")
+
+
+def _log(trackers: Sequence[Tracker], step: int, metrics: Mapping[str, float]) -> None:
+    for tracker in trackers:
+        tracker.log(step, metrics)
 
 
 def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

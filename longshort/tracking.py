@@ -72,22 +72,26 @@ class TranscriptLog:
         self._count = count
         self._keep_episodes = keep_episodes
 
-    def write(self, step: int, episodes: Sequence[Episode], rewards: Sequence[Mapping[str, float]] | None) -> None:
-        """Write the files of ``step`` where it is a multiple of ``every``; one mapping of ``rewards`` per episode."""
+    def write(
+        self, step: int, episodes: Sequence[Episode], rewards: Sequence[Mapping[str, float]] | None
+    ) -> dict[str, str]:
+        """Write the files of ``step`` where it is a multiple of ``every``; one mapping of ``rewards`` per episode.
+
+        Returns the transcripts shown, by problem and sample; empty where nothing is written.
+        """
         if not self._every or step % self._every:
-            return
+            return {}
         parts = rewards if rewards is not None else [None] * len(episodes)
         pairs = list(zip(episodes, parts, strict=True))
         # Seeded by the step, so that a repeated step shows the same episodes.
         chosen = sorted(random.Random(step).sample(range(len(pairs)), min(self._count, len(pairs))))
-        sections = [
-            f"# Step {step}: {len(chosen)} of {len(pairs)} episodes\n",
-            *(transcript(*pairs[i]) for i in chosen),
-        ]
+        shown = {f"{episodes[i].problem.id}/{episodes[i].sample}": transcript(*pairs[i]) for i in chosen}
+        sections = [f"# Step {step}: {len(chosen)} of {len(pairs)} episodes\n", *shown.values()]
         _write(self._dir / "transcripts" / f"step-{step:06d}.md", "\n".join(sections))
         if self._keep_episodes:
             lines = [_episode_line(episode, reward) + "\n" for episode, reward in pairs]
             _write(self._dir / "episodes" / f"step-{step:06d}.jsonl", "".join(lines))
+        return shown
 
 
 def transcript(episode: Episode, rewards: Mapping[str, float] | None = None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -153,7 +154,7 @@ def test_of_two_right_answers_the_shorter_earns_more(group: list[tuple[int, bool
     lengths, _ = zip(*group, strict=True)
     values = kimi_length_rewards(lengths, [True] * len(group))
     by_length = sorted(zip(lengths, values, strict=True))
-    for (short, more), (long, less) in zip(by_length, by_length[1:], strict=False):
+    for (short, more), (long, less) in pairwise(by_length):
         assert more > less if short < long else more == less
 
 

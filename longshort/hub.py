@@ -1,0 +1,33 @@
+"""Data sets of the Hugging Face hub, or local folders in its layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_DATA_SET = re.compile(r"(?P<name>[\w.-]+/[\w.-]+|[./~].*?)(?::(?P<split>[\w]+))?(?:@(?P<config>[\w.-]+))?")
+
+
+def is_data_set(path: str) -> bool:
+    """Whether ``path`` reads as ``owner/name[:split][@config]`` or as a folder, rather than as a data file."""
+    return _DATA_SET.fullmatch(path) is not None and not Path(path).suffix
+
+
+def records(path: str) -> Iterator[object]:
+    """Rows of ``owner/name[:split][@config]``; the split is ``train`` where none is given.
+
+    Raises:
+        ValueError: the data set cannot be loaded.
+    """
+    import datasets
+
+    match = _DATA_SET.fullmatch(path)
+    assert match is not None, f"{path} was checked by is_data_set"
+    name, split, config = match["name"], match["split"] or "train", match["config"]
+    try:
+        rows = datasets.load_dataset(str(Path(name).expanduser()) if name[0] in "./~" else name, config, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"Data set {path} cannot be loaded ({reason}): correct its name, split or config.") from error
+    yield from rows

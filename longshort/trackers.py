@@ -1,0 +1,93 @@
+"""Where metrics go beside the run's own ``metrics.jsonl``: wandb and tensorboard, by verl's ``trainer.logger``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+RUN_ID = "wandb_run_id"
+
+
+class Tracker(Protocol):
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+
+class TranscriptTracker(Tracker, Protocol):
+    def transcripts(self, step: int, shown: Mapping[str, str]) -> None:
+        """Show some conversations by name."""
+        ...
+
+
+class WandbTracker:
+    """One wandb run per folder: a resumed run goes on under its id."""
+
+    def __init__(self, folder: Path, config: DictConfig, stack: ExitStack) -> None:
+        import wandb
+
+        name = folder / RUN_ID
+        if not name.exists():
+            name.write_text(secrets.token_hex(4))
+        settings = config.trainer
+        self._run = wandb.init(
+            project=settings.project_name,
+            name=settings.experiment_name,
+            group=settings.group_name,
+            id=name.read_text().strip(),
+            resume="allow",
+            dir=str(folder),
+            config=cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)),
+        )
+        stack.callback(self._run.finish)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def transcripts(self, step: int, shown: Mapping[str, str]) -> None:
+        import wandb
+
+        table = wandb.Table(columns=["episode", "conversation"], data=[list(item) for item in shown.items()])
+        self._run.log({"transcripts": table}, step=step)
+
+
+class TensorboardTracker:
+    """Event files in ``<run>/tensorboard``."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        stack.callback(self._writer.close)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def transcripts(self, step: int, shown: Mapping[str, str]) -> None:
+        for name, conversation in shown.items():
+            self._writer.add_text(f"transcripts/{name}", conversation, step)
+
+
+def wants_wandb() -> bool:
+    """A key, a login or offline mode is set up."""
+    login = Path.home() / ".netrc"
+    known = login.is_file() and "wandb" in login.read_text()
+    return bool(os.environ.get("WANDB_API_KEY")) or os.environ.get("WANDB_MODE") in {"offline", "online"} or known
+
+
+def make_trackers(config: DictConfig, folder: Path, stack: ExitStack) -> tuple[TranscriptTracker, ...]:
+    """Trackers of ``trainer.logger``; ``auto`` is wandb where it is set up. ``stack`` closes them."""
+    names = set(config.trainer.logger)
+    if "auto" in names and wants_wandb():
+        names.add("wandb")
+    trackers: list[TranscriptTracker] = []
+    if "wandb" in names:
+        trackers.append(WandbTracker(folder, config, stack))
+    if "tensorboard" in names:
+        trackers.append(TensorboardTracker(folder, stack))
+    return tuple(trackers)
