@@ -8,10 +8,13 @@ from pathlib import Path
 
 _DATA_SET = re.compile(r"(?P<name>[\w.-]+/[\w.-]+|[./~].*?)(?::(?P<split>[\w]+))?(?:@(?P<config>[\w.-]+))?")
 
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z]+$")
+
 
 def is_data_set(path: str) -> bool:
     """Whether ``path`` reads as ``owner/name[:split][@config]`` or as a folder, rather than as a data file."""
-    return _DATA_SET.fullmatch(path) is not None and not Path(path).suffix
+    match = _DATA_SET.fullmatch(path)
+    return match is not None and _FILE_SUFFIX.search(match["name"]) is None
 
 
 def records(path: str) -> Iterator[object]:

@@ -18,7 +18,7 @@ from longshort.validation import ESTIMATORS
 from workers.batch import filler_view, pad_to_multiple
 
 REWARDS = st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=2, max_size=9)
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 @few

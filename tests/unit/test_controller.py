@@ -83,7 +83,7 @@ TURNS = st.lists(
 SCRIPTS = st.lists(TURNS | st.sampled_from([THOUGHT, RETHINK]), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SCRIPTS, SCRIPTS, st.booleans(), st.integers(1, 12), st.booleans())
 def test_contexts_are_append_only(
     long_script: list[str], short_script: list[str], same: bool, cap: int, close: bool
@@ -407,7 +407,7 @@ async def test_all_first_turns_are_asked_for_at_once() -> None:
     assert len([item async for item in playing]) == 31
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_indices_count_problem_by_problem_whoever_finishes_first(count: int, samples: int, random: object) -> None:
     async def collect() -> dict[int, Episode]:

@@ -225,7 +225,7 @@ def backward(samples: Sequence[Sample], model: Qwen2ForCausalLM) -> tuple[float,
     return loss.item(), gradients
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(episodes(alternating=True), min_size=1, max_size=3))
 def test_only_logits_that_predict_a_sampled_token_have_a_gradient(
     model: Qwen2ForCausalLM, played: list[Episode]

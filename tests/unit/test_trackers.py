@@ -1,0 +1,63 @@
+"""wandb and tensorboard really write, offline.
+
+Not proven: that a server takes what wandb wrote.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from longshort.trackers import RUN_ID, make_trackers
+
+
+def config(*logger: str):
+    return OmegaConf.create(
+        {
+            "seed": 0,
+            "trainer": {"logger": list(logger), "project_name": "p", "experiment_name": "e", "group_name": "g"},
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_auto_tracks_with_wandb_only_where_it_is_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        assert make_trackers(config("auto"), tmp_path, stack) == ()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with ExitStack() as stack:
+        (tracker,) = make_trackers(config("auto"), tmp_path, stack)
+        tracker.log(1, {"accuracy": 0.5})
+        tracker.transcripts(1, {"a/0": "hello"})
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_resumed_run_keeps_its_wandb_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for _ in range(2):
+        with ExitStack() as stack:
+            make_trackers(config("wandb"), tmp_path, stack)
+    run_id = (tmp_path / RUN_ID).read_text()
+    assert {folder.name.rsplit("-", 1)[1] for folder in tmp_path.glob("wandb/offline-run-*")} == {run_id}
+
+
+def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with ExitStack() as stack:
+        (tracker,) = make_trackers(config("tensorboard"), tmp_path, stack)
+        for step in (1, 2):
+            tracker.log(step, {"reward/mean": float(step)})
+        tracker.transcripts(2, {"a/0": "hello"})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("reward/mean")] == [(1, 1.0), (2, 2.0)]
