@@ -47,7 +47,7 @@ def test_a_resumed_run_keeps_its_wandb_id(tmp_path: Path, monkeypatch: pytest.Mo
         with ExitStack() as stack:
             make_trackers(config("wandb"), tmp_path, stack)
     run_id = (tmp_path / RUN_ID).read_text()
-    assert {folder.name.rsplit("-", 1)[1] for folder in tmp_path.glob("wandb/offline-run-*")} == {run_id}
+    assert {folder.name.split("-")[3] for folder in tmp_path.glob("wandb/offline-run-*")} == {run_id}
 
 
 def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
