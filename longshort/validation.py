@@ -107,6 +107,12 @@ def _validate_policy(config: DictConfig, name: str) -> None:
             f"(placement.n_gpus_per_node.{name} * trainer.nnodes); change either"
         )
     needed = config.data.max_prompt_length + config.team.max_episode_tokens
+    packed = policy.actor.ppo_max_token_len_per_gpu * policy.actor.ulysses_sequence_parallel_size
+    if policy.actor.use_dynamic_bsz and packed < needed:
+        raise ValueError(
+            f"{key}.actor.ppo_max_token_len_per_gpu={policy.actor.ppo_max_token_len_per_gpu} holds no conversation of "
+            f"data.max_prompt_length + team.max_episode_tokens = {needed}; raise it or lower those"
+        )
     if policy.rollout.max_model_len and policy.rollout.max_model_len < needed:
         raise ValueError(
             f"{key}.rollout.max_model_len={policy.rollout.max_model_len} is below data.max_prompt_length + "

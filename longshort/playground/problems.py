@@ -1,7 +1,7 @@
 """Arithmetic chains that are evaluated strictly left to right, without operator precedence.
 
-Example: ``7+5*3-4`` is ``((7+5)*3)-4 = 32``. Every value on the way lies in 0..99, so each step is a small fact that a
-tiny model can learn, while the whole chain in one go is not.
+Example: ``7+5*3-4`` is ``((7+5)*3)-4 = 32``. Every value on the way lies in 0..99 and no operand comes twice, so each
+step is a small fact that a tiny model can learn, while the whole chain in one go is not.
 """
 
 from __future__ import annotations
@@ -92,19 +92,22 @@ def steps_of(question: str) -> list[Step]:
 
 
 def _draw(rng: random.Random, operations: int) -> tuple[str, int]:
-    """One chain and its value. A step that leaves 0..99 is drawn again; adding or subtracting 1 is always possible."""
-    value = rng.randint(1, MAX_START)
-    question = str(value)
-    for _ in range(operations):
-        while True:
-            operator = rng.choice("+-*")
-            operand = rng.randint(2 if operator == "*" else 1, 9)
-            after = _apply(value, operator, operand)
-            if 0 <= after <= MAX_VALUE:
+    """One chain and its value, drawn until every value lies in 0..99.
+
+    The operands of a chain differ, so that the step just done tells the next one: a tiny model finds it by content and
+    need not count.
+    """
+    while True:
+        value = rng.randint(1, MAX_START)
+        question = str(value)
+        for operand in rng.sample(range(1, 10), operations):
+            operator = rng.choice("+-" if operand == 1 else "+-*")
+            value = _apply(value, operator, operand)
+            if not 0 <= value <= MAX_VALUE:
                 break
-        question += f"{operator}{operand}"
-        value = after
-    return question, value
+            question += f"{operator}{operand}"
+        else:
+            return question, value
 
 
 def _apply(value: int, operator: str, operand: int) -> int:
