@@ -51,14 +51,17 @@ def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
     """Restore every policy and return the rest of the state.
 
     Raises:
-        ValueError: a policy that learns now was not saved.
+        ValueError: other policies were saved than learn now. One that stands still now would go back to its first
+            weights, one that was not saved has no optimiser.
     """
+    policies = list(policies)
+    saved, wanted = sorted(f.name for f in folder.iterdir() if f.is_dir()), sorted(policy.name for policy in policies)
+    if saved != wanted:
+        raise ValueError(
+            f"checkpoint {folder} holds the policies {saved}, but `train` selects {wanted} now; "
+            "use the run's former `train`, or another trainer.default_local_dir"
+        )
     for policy in policies:
-        if not (folder / policy.name).is_dir():
-            raise ValueError(
-                f"checkpoint {folder} holds no policy {policy.name!r}, which `train` selects now; "
-                "use the run's former `train`, or trainer.resume_mode=disable"
-            )
         policy.load((folder / policy.name).absolute())
     state: dict[str, Any] = json.loads((folder / STATE).read_text())
     return state

@@ -100,9 +100,9 @@ def _policy_root(config: DictConfig, policy: str, overrides: list[str]) -> DictC
         target = override.lstrip("+~").split(".", 2)
         if target[0] == "policies" and target[1] not in root.policies:
             raise ValueError(f"override {override!r} names policy {target[1]!r}; the team has {list(root.policies)}")
+    root[SHARED_ROOT].model.path = _model_path(root[SHARED_ROOT].model.path)
     resolved = OmegaConf.create(OmegaConf.to_container(root[SHARED_ROOT], resolve=True))
     assert isinstance(resolved, DictConfig)
-    resolved.model.path = _model_path(resolved.model.path)
     return resolved
 
 

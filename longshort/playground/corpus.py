@@ -29,7 +29,7 @@ Some conversations differ:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from longshort.episode import Problem
@@ -50,20 +50,6 @@ NEEDLESS_SHARE_SHORT = 0.28
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """Weights of 0, 1, 2, … needless verifications, and the probability that a hard problem's first thought stops."""
-
-    repeats: Sequence[float]
-    stop: float
-
-
-# What the pair imitates.
-WORDY = Style(REPEATS, P_STOP)
-# The same skills in fewer tokens, and the rare one often.
-LEAN = Style((1.0,), 0.5)
-
-
-@dataclass(frozen=True, slots=True)
 class ScriptedTurn:
     """A turn's author, its text with both tags, and how many of its tokens (characters) are needless."""
 
@@ -80,11 +66,11 @@ class Conversation:
     turns: tuple[ScriptedTurn, ...]
 
 
-def converse(problems: Iterable[Problem], seed: int, style: Style = WORDY) -> Iterator[Conversation]:
+def converse(problems: Iterable[Problem], seed: int) -> Iterator[Conversation]:
     """One conversation per problem; equal arguments give equal conversations."""
     rng = random.Random(seed)
     for problem in problems:
-        yield Conversation(problem, tuple(_turns(problem, style, rng)))
+        yield Conversation(problem, tuple(_turns(problem, rng)))
 
 
 def needless_share(conversations: Iterable[Conversation], role: str) -> float:
@@ -99,25 +85,25 @@ def tokens_in(turn: str) -> int:
     return len(turn) - opening - closing + 2
 
 
-def _turns(problem: Problem, style: Style, rng: random.Random) -> Iterator[ScriptedTurn]:
+def _turns(problem: Problem, rng: random.Random) -> Iterator[ScriptedTurn]:
     steps = steps_of(problem.question)
     if rng.random() < P_GUESS:
         yield ScriptedTurn("long", f"<think>{problem.answer}</think>")
         yield ScriptedTurn("short", f"<answer>\\boxed{{{problem.answer}}}</answer>")
         return
     done = 0
-    if len(steps) >= HARD and rng.random() < style.stop:
+    if len(steps) >= HARD and rng.random() < P_STOP:
         done = rng.randrange(1, len(steps))
         yield ScriptedTurn("long", f"<think>{_chain(steps[:done])}</think>")
         yield ScriptedTurn("short", f"<answer>left {_left(steps[done:])}</rethink>")
-    extra = _verification(steps, style.repeats, rng)
+    extra = _verification(steps, rng)
     yield ScriptedTurn("long", f"<think>{_chain(steps[done:])}{extra}</think>", len(extra))
     restated = f"so {_line(steps[-1])} " if rng.random() < P_RESTATE else ""
     yield ScriptedTurn("short", f"<answer>{restated}\\boxed{{{problem.answer}}}</answer>", len(restated))
 
 
-def _verification(steps: list[Step], repeats: Sequence[float], rng: random.Random) -> str:
-    (times,) = rng.choices(range(len(repeats)), repeats)
+def _verification(steps: list[Step], rng: random.Random) -> str:
+    (times,) = rng.choices(range(len(REPEATS)), REPEATS)
     return "".join(rng.choice(CUES) + _chain(steps) for _ in range(times))
 
 

@@ -32,21 +32,13 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """How many steps to train on which examples."""
+class Recipe:
+    """How one role is trained: AdamW, ``warm_up`` steps to the peak learning rate, then half a cosine to its 50th."""
 
     steps: int
-    examples: Sequence[Example]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one role is trained; ``warm_up`` and ``cool_down`` are shares of all steps."""
-
-    batch: int = 32
+    batch: int = 64
     peak: float = 3e-3
-    warm_up: float = 0.05
-    cool_down: float = 0.4
+    warm_up: int = 100
     seed: int = 0
 
 
@@ -86,33 +78,30 @@ def examples_of(conversations: Sequence[Conversation], role: str, tokenizer: Pre
 
 def train(
     model: LlamaForCausalLM,
-    stages: Sequence[Stage],
+    examples: Sequence[Example],
     recipe: Recipe,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> float:
     """Train in place and return the mean loss of the last 50 steps (nats per own token).
 
-    One learning-rate schedule spans all stages. ``on_step`` gets the number of finished steps and the loss. Equal
-    arguments give equal weights on one machine with one number of threads.
+    ``on_step`` gets the number of finished steps and the loss. Equal arguments give equal weights on one machine with
+    one number of threads.
     """
-    steps = sum(stage.steps for stage in stages)
-    optimizers = _optimizers(model, recipe)
-    schedules = [LambdaLR(optimizer, lambda step: _rate(step, steps, recipe)) for optimizer in optimizers]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    schedule = LambdaLR(optimizer, lambda step: _rate(step, recipe))
     losses: list[float] = []
     model.train()
-    for stage in stages:
-        for ids, own in itertools.islice(_batches(stage.examples, recipe), stage.steps):
-            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-            logits = model.lm_head(hidden[own[:, 1:]])
-            loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][own[:, 1:]])
-            model.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
-            losses.append(loss.item())
-            on_step(len(losses), losses[-1])
+    for ids, own in itertools.islice(_batches(examples, recipe), recipe.steps):
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden[own[:, 1:]])
+        loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][own[:, 1:]])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        on_step(len(losses), losses[-1])
     model.eval()
     tail = losses[-50:]
     return sum(tail) / len(tail)
@@ -122,26 +111,10 @@ def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[i
     return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
 
 
-def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for embeddings and norms; Muon alone halves the steps that are needed."""
-    layers = [p for p in model.model.layers.parameters() if p.dim() == 2]
-    chosen = set(map(id, layers))
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    return (
-        torch.optim.Muon(layers, lr=recipe.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=recipe.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    )
-
-
-def _rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Share of the peak learning rate: linear warm-up, constant, then half a cosine to zero.
-
-    It stays high while the wordy conversations are new: a rate that falls from the start leaves them half learned.
-    """
-    warm, fall = max(1, round(steps * recipe.warm_up)), round(steps * recipe.cool_down)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * max(0, step - (steps - fall)) / max(1, fall)))
+def _rate(step: int, recipe: Recipe) -> float:
+    """Share of the peak learning rate."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+    return min(1.0, (step + 1) / recipe.warm_up) * (0.02 + 0.98 * cosine)
 
 
 def _batches(examples: Sequence[Example], recipe: Recipe) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -95,17 +95,16 @@ def test_a_step_that_is_to_be_replaced_stays_until_the_new_one_is_complete(tmp_p
     assert checkpoints.load(folder, policies("long")) == {"step": 2, "order": 1}
 
 
-def test_loading_a_policy_that_was_not_saved_names_it_and_the_remedy(tmp_path: Path) -> None:
-    folder = checkpoints.save(tmp_path, 2, policies("long"), {})
-    with pytest.raises(ValueError, match=r"no policy 'short'.*former `train`.*trainer\.resume_mode=disable"):
-        checkpoints.load(folder, policies("long", "short"))
-
-
-def test_a_step_of_both_policies_serves_one_of_them(tmp_path: Path) -> None:
-    folder = checkpoints.save(tmp_path, 2, policies("long", "short"), {})
-    (short,) = policies("short")
-    checkpoints.load(folder, [short])
-    assert short.log == [("short", "load short 0")]
+@pytest.mark.parametrize(("saved", "wanted"), [(["long"], ["long", "short"]), (["long", "short"], ["long"])])
+def test_loading_other_policies_than_were_saved_loads_none_and_names_the_remedy(
+    tmp_path: Path, saved: list[str], wanted: list[str]
+) -> None:
+    folder = checkpoints.save(tmp_path, 2, policies(*saved), {})
+    learners = policies(*wanted)
+    with pytest.raises(ValueError, match=r"holds the policies .*former `train`, or another trainer\.default") as caught:
+        checkpoints.load(folder, learners)
+    assert f"{saved}, but `train` selects {wanted} now" in str(caught.value)
+    assert learners[0].log == []
 
 
 def test_policies_get_absolute_folders_for_their_workers_run_elsewhere(

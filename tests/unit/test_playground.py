@@ -169,11 +169,6 @@ def test_counted_tokens_are_the_tokenizers(conversations: list[corpus.Conversati
         assert corpus.tokens_in(turn.text) == len(TOKENIZER.encode(turn.text))
 
 
-def test_lean_conversations_have_lean_thoughts():
-    problems = generate_problems(200, 1, "train")
-    assert corpus.needless_share(corpus.converse(problems, 0, corpus.LEAN), "long") == 0
-
-
 def test_shipped_models_are_small_enough_for_the_repository():
     weights = [pair_path(role) / "model.safetensors" for role in ROLES]
     assert sum(path.stat().st_size for path in weights) <= 4_000_000
