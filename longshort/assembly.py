@@ -19,7 +19,7 @@ from longshort.generation import Tokenizer
 from longshort.grading_pool import GradingPool
 from longshort.lengths import ExpectedLengths
 from longshort.policy import Policy
-from longshort.protocol import PROTOCOLS
+from longshort.protocol import PROTOCOLS, TAGS, Protocol
 from longshort.rewards import HybridReward, Ramp
 from longshort.run import Run
 from longshort.trackers import make_trackers
@@ -35,7 +35,9 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     team.configure_environment(config.trainer.device)
     folder = Path(config.trainer.default_local_dir)
     display.stage("loading data and tokenizers")
-    tokenizers = {name: _load_tokenizer(config.policies[name], name) for name in config.policies}
+    protocol = PROTOCOLS[config.team.protocol]
+    tokenizers = {name: _load_tokenizer(config.policies[name], name, protocol) for name in config.policies}
+    contexts = {name: _context_length(config, name) for name in config.policies}
     with (
         _sole_use_of(folder),
         ExitStack() as open_trackers,
@@ -55,7 +57,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         try:
             policies = await team.start_policies(config, trained_policies(config), tokenizers, display.stage)
             lengths = ExpectedLengths()
-            controller = _controller(config, policies, lengths)
+            controller = _controller(config, policies, contexts, lengths)
             trainer = Trainer(_settings(config), policies, controller, order, grader, lengths)
             trackers = make_trackers(config, folder, open_trackers)
             yield Run(config, trainer, tuple(validation), display, folder, trackers)
@@ -77,7 +79,7 @@ def _sole_use_of(folder: Path) -> Iterator[None]:
         yield
 
 
-def _load_tokenizer(policy: DictConfig, name: str) -> Any:
+def _load_tokenizer(policy: DictConfig, name: str, protocol: Protocol) -> Any:
     from transformers import AutoTokenizer
 
     path = policy.model.tokenizer_path or policy.model.path
@@ -94,16 +96,40 @@ def _load_tokenizer(policy: DictConfig, name: str) -> Any:
             f"the tokenizer of policies.{name}.model.path={path} has no chat template; "
             f"set policies.{name}.model.custom_chat_template"
         )
+    opened = tokenizer.decode(render_prompt(protocol, name, tokenizer, "1+1=?")).rstrip()
+    if opened.endswith(TAGS):
+        raise ValueError(
+            f"the chat template of policies.{name}.model.path={path} writes the model's opening tag itself, as in "
+            f"{opened[-20:]!r}, so no turn could be well formed; set policies.{name}.model.custom_chat_template"
+        )
     return tokenizer
 
 
-def _controller(config: DictConfig, policies: Mapping[str, Policy], lengths: ExpectedLengths) -> SynergyController:
-    needed = config.data.max_prompt_length + config.team.max_episode_tokens
+def _context_length(config: DictConfig, name: str) -> int:
+    """Tokens that a policy's context holds: ``rollout.max_model_len``, or the model's own where that is null."""
+    from transformers import AutoConfig
+
+    policy, needed = config.policies[name], config.data.max_prompt_length + config.team.max_episode_tokens
+    model = AutoConfig.from_pretrained(policy.model.path, trust_remote_code=policy.model.trust_remote_code)
+    own = int(getattr(model.get_text_config(), "max_position_embeddings", None) or needed)
+    wanted = int(policy.rollout.max_model_len or own)
+    if wanted > own or wanted < needed:
+        raise ValueError(
+            f"policies.{name} needs a context of {max(needed, wanted)} tokens (data.max_prompt_length + "
+            f"team.max_episode_tokens, or rollout.max_model_len), but model.path={policy.model.path} holds {own}; "
+            "lower those or choose another model"
+        )
+    return wanted
+
+
+def _controller(
+    config: DictConfig, policies: Mapping[str, Policy], contexts: Mapping[str, int], lengths: ExpectedLengths
+) -> SynergyController:
     members = {
         name: Member(
             policy.generator,
             policy.tokenizer,
-            rollout.max_model_len or needed,
+            contexts[name],
             rollout.temperature,
             rollout.top_p,
             rollout.top_k,

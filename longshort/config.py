@@ -59,6 +59,7 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
     policy_level = (f"{SHARED_ROOT}.", "policies.")
     plain = [o for o in overrides if not o.lstrip("+~").startswith(policy_level)]
     try:
+        _refuse_unknown_keys(_compose(name, [], folder or config_dir()), _compose("base", [], config_dir()), name)
         config = _compose(name, plain, folder or config_dir())
         policies = {
             policy: _policy_root(config, policy, [o for o in overrides if o not in plain])
@@ -85,6 +86,20 @@ def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
     search = f"hydra.searchpath=['file://{config_dir()}','file://{verl_config_dir()}']"
     with initialize_config_dir(str(folder.resolve()), version_base=None):
         return compose(name, overrides=[*overrides, search])
+
+
+def _refuse_unknown_keys(config: DictConfig, base: DictConfig, name: str, path: str = "") -> None:
+    """Every key of ours is in base.yaml; verl's own are checked by verl."""
+    # A key whose value is still missing (???) is not "in" a DictConfig, but is listed.
+    known = list(map(str, base))
+    for key in map(str, config):
+        if path == "" and key in (SHARED_ROOT, "policies"):
+            continue
+        if key not in known:
+            raise ValueError(f"recipe {name!r} sets {path}{key}, which is unknown; there are: {', '.join(known)}")
+        child, base_child = config._get_node(key), base._get_node(key)
+        if isinstance(child, DictConfig) and isinstance(base_child, DictConfig):
+            _refuse_unknown_keys(child, base_child, name, f"{path}{key}.")
 
 
 def _policy_root(config: DictConfig, policy: str, overrides: list[str]) -> DictConfig:

@@ -161,7 +161,7 @@ class SynergyController:
         tokenizer = self.members[role].tokenizer
         ids = completion.token_ids
         visible = ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
-        text = tokenizer.decode(list(visible), skip_special_tokens=False)
+        text = self._until_stop(role, tokenizer.decode(list(visible), skip_special_tokens=False))
         well_formed = self.protocol.well_formed(role, text)
         closing = self.protocol.closing(role, text)
         closing_ids: Ids = ()
@@ -191,6 +191,11 @@ class SynergyController:
             prompt_tokens=prompt_tokens,
         )
         return turn, closing
+
+    def _until_stop(self, role: str, text: str) -> str:
+        """A stop string may end inside the last token; readers go on right after it."""
+        ends = [text.find(stop) + len(stop) for stop in self.protocol.stop(role) if stop in text]
+        return text[: min(ends)] if ends else text
 
     def _outcome(self, turn: Turn, closing: str | None) -> Outcome | None:
         """How the episode ends with this turn, or None where play goes on."""

@@ -122,10 +122,11 @@ class VLLMGenerator:
             self._in_flight[replica] -= 1
         if output.stop_reason == "aborted":
             raise EngineDiedError(self.policy, "it aborted a request")
-        ids = tuple(output.token_ids)
+        ids, log_probs = tuple(output.token_ids), tuple(output.log_probs or ())
+        assert len(log_probs) == len(ids), f"engine {self.policy!r} gave {len(log_probs)} log-probs for {len(ids)} ids"
         return Completion(
             token_ids=ids,
-            log_probs=tuple(output.log_probs or ()),
+            log_probs=log_probs,
             finish_reason="length" if self._was_cut(ids, params) else "stop",
             cached_tokens=output.extra_fields.get("num_cached_tokens"),
         )

@@ -346,3 +346,10 @@ def test_policies_must_be_the_roles_of_the_protocol(local: DictConfig) -> None:
     del local.policies["short"]
     with pytest.raises(ValueError, match=r"policies=\['long'\] are not the roles of team\.protocol=long_short"):
         validate(local)
+
+
+def test_an_unknown_key_in_a_recipe_file_is_named(tmp_path: Path) -> None:
+    recipe = "defaults: [local, _self_]\nreward: {mu: {star: 1}}\n"
+    (tmp_path / "mine.yaml").write_text(recipe)
+    with pytest.raises(ValueError, match=r"reward\.mu\.star, which is unknown"):
+        build_config("mine", folder=tmp_path)

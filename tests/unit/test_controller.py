@@ -518,3 +518,13 @@ def test_the_playgrounds_tokenizer_keeps_to_the_interface() -> None:
     episode = asyncio.run(controller.play(Problem("p", "7+5", "12"), 0, Sampling()))
     assert texts(episode) == ["<think>7+5=12\n</think>", r"<answer>\boxed{12}</answer>"]
     assert (roles(episode), episode.outcome) == (["long", "short"], "answered")
+
+
+def test_a_tag_that_ends_inside_the_last_token_closes_the_turn() -> None:
+    tokenizer = FakeTokenizer(pieces=("<think>", "</think>.", "<answer>", "</answer>."))
+    sampled = [completion_of(tokenizer.encode(f"{text}.", add_special_tokens=False)) for text in (THOUGHT, ANSWER)]
+    episode = play([sampled[0]], [sampled[1]], tokenizers=[tokenizer] * 2)
+    assert texts(episode) == [THOUGHT, ANSWER]
+    assert [turn.token_ids for turn in episode.turns] == [completion.token_ids for completion in sampled]
+    assert all(turn.well_formed and not turn.closing_ids for turn in episode.turns)
+    assert episode.outcome == "answered"
