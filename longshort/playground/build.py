@@ -18,7 +18,7 @@ from longshort.playground.tokenizer import build_tokenizer
 from longshort.playground.train import Recipe, examples_of, new_model, train
 
 # Steps of the lean and of the wordy stage.
-STEPS = {"long": 2500, "short": 1500}
+STEPS = {"long": 5000, "short": 4000}
 PROBLEMS = 80_000
 RECORD = "build.json"
 

@@ -38,7 +38,7 @@ from longshort.playground.problems import Step, steps_of
 # Probability of 0, 1, 2, 3 needless verifications.
 REPEATS = (0.15, 0.27, 0.36, 0.22)
 CUES = ("wait\n", "hmm\n", "check\n")
-P_GUESS = 0.04
+P_GUESS = 0.02
 P_STOP = 0.20
 HARD = 3
 # Probability that the short model repeats the last step before its answer.

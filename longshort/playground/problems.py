@@ -1,6 +1,6 @@
 """Arithmetic chains that are evaluated strictly left to right, without operator precedence.
 
-Example: ``7+5*3-4`` is ``((7+5)*3)-4 = 32``. Every value on the way lies in 0..99 and no operand comes twice, so each
+Example: ``7+5*3-4`` is ``((7+5)*3)-4 = 32``. Every value on the way lies in 0..29 and no operand comes twice, so each
 step is a small fact that a tiny model can learn, while the whole chain in one go is not.
 """
 
@@ -18,8 +18,8 @@ Split = Literal["train", "test"]
 Step = tuple[int, str, int, int]
 
 SOURCE = "playground"
-MAX_VALUE = 99
-MAX_START = 49
+MAX_VALUE = 29
+MAX_START = 20
 MIN_OPERATIONS = 2
 MAX_OPERATIONS = 4
 
@@ -92,7 +92,7 @@ def steps_of(question: str) -> list[Step]:
 
 
 def _draw(rng: random.Random, operations: int) -> tuple[str, int]:
-    """One chain and its value, drawn until every value lies in 0..99.
+    """One chain and its value, drawn until every value lies in 0..29.
 
     The operands of a chain differ, so that the step just done tells the next one: a tiny model finds it by content and
     need not count.

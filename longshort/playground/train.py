@@ -36,8 +36,8 @@ class Recipe:
     """How one role is trained: AdamW, ``warm_up`` steps to the peak learning rate, then half a cosine to its 50th."""
 
     steps: int
-    batch: int = 64
-    peak: float = 3e-3
+    batch: int = 32
+    peak: float = 2e-3
     warm_up: int = 100
     seed: int = 0
 

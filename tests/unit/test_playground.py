@@ -56,7 +56,7 @@ def test_answers_are_right_and_values_small(split: str):
     problems = generate_problems(500, 3, split)
     for problem in problems:
         assert int(problem.answer) == evaluate(problem.question)
-        assert all(0 <= after <= 99 for _, _, _, after in steps_of(problem.question))
+        assert all(0 <= after <= 29 for _, _, _, after in steps_of(problem.question))
     assert {difficulty(problem) for problem in problems} == {2, 3, 4}
 
 
