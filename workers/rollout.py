@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from omegaconf import DictConfig
 from ray.exceptions import RayActorError, RayTaskError
+from verl.single_controller.ray.base import split_resource_pool
 from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
@@ -152,5 +153,7 @@ async def launch(replicas: list[PolicyReplica], worker_group: Any = None, resour
     """Start the engines: fused with a trainable policy's workers, else colocated in a frozen policy's pool."""
     if worker_group is not None:
         await asyncio.gather(*[replica.init_hybrid(worker_group) for replica in replicas])
-    else:
-        await asyncio.gather(*[replica.init_colocated(resource_pool) for replica in replicas])
+        return
+    # Each replica takes its share of the slots; verl would give it all of them.
+    shares = split_resource_pool(resource_pool, replicas[0].world_size)
+    await asyncio.gather(*[r.init_colocated(share) for r, share in zip(replicas, shares, strict=True)])

@@ -15,6 +15,9 @@ import pytest
 
 from longshort.tracking import read_metrics
 
+# The frozen long model of the second run has two replicas.
+SLOTS = {"long": [], "short": ["placement.n_gpus_per_node={long: 2, short: 1}"]}
+
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "longshort.cli", *arguments]
@@ -48,7 +51,9 @@ def test_two_runs_beside_each_other_train_with_a_frozen_partner_and_one_goes_on_
     tmp_path: Path,
 ) -> None:
     folders = {role: tmp_path / role for role in ("long", "short")}
-    runs = {r: start(*small_run(f, f"train={r}", "trainer.total_training_steps=1")) for r, f in folders.items()}
+    runs = {
+        r: start(*small_run(f, f"train={r}", "trainer.total_training_steps=1", *SLOTS[r])) for r, f in folders.items()
+    }
     time.sleep(20)
     code, errors = longshort(*small_run(folders["long"], "train=long"), timeout=60)
     assert code == 2
