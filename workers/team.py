@@ -53,7 +53,6 @@ def start_ray(config: DictConfig) -> None:
         runtime_env=runtime_env,
         include_dashboard=False,
         log_to_driver=config.trainer.log_to_driver,
-        _node_ip_address="127.0.0.1",
         object_store_memory=config.trainer.object_store_bytes,
         **local,
     )

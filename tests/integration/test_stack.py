@@ -5,6 +5,7 @@ Not proven here: that training makes a policy better (the demo measures it), any
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import os
@@ -93,6 +94,18 @@ async def test_engines_sample_with_the_actors_weights_only_after_a_sync(run: Run
     assert await gap() > 1e-4, "the engines cannot know the new weights yet"
     await policy.sync_weights(99)
     assert await gap() < 1e-4
+
+
+async def test_nothing_listens_beyond_loopback(run: Run) -> None:
+    ours = {process.pid: process for process in psutil.Process(os.getpid()).children(recursive=True)}
+    listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in ours]
+    assert listening
+    beyond = {
+        f"{ours[c.pid].name()} on {c.laddr.ip}"
+        for c in listening
+        if not ipaddress.ip_address(c.laddr.ip.removeprefix("::ffff:")).is_loopback
+    }
+    assert not beyond
 
 
 async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run: Run, tmp_path: Path) -> None:
