@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from longshort.config import as_list
 from longshort.controller import Limits, Member, Sampling, SynergyController, render_prompt
+from longshort.custom_reward import CustomReward
 from longshort.data import ProblemOrder, load_problems
 from longshort.display import Display
 from longshort.episode import Problem
@@ -37,6 +38,8 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     display.stage("loading data and tokenizers")
     protocol = PROTOCOLS[config.team.protocol]
     tokenizers = {name: _load_tokenizer(config.policies[name], name, protocol) for name in config.policies}
+    own = config.custom_reward_function
+    custom_reward = CustomReward(own.path, own.name) if own.path else None
     contexts = {name: _context_length(config, name) for name in config.policies}
     with (
         _sole_use_of(folder),
@@ -58,7 +61,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
             policies = await team.start_policies(config, trained_policies(config), tokenizers, display.stage)
             lengths = ExpectedLengths()
             controller = _controller(config, policies, contexts, lengths)
-            trainer = Trainer(_settings(config), policies, controller, order, grader, lengths)
+            trainer = Trainer(_settings(config), policies, controller, order, grader, lengths, custom_reward)
             trackers = make_trackers(config, folder, open_trackers)
             yield Run(config, trainer, tuple(validation), display, folder, trackers)
         finally:

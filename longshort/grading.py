@@ -53,12 +53,15 @@ class Grade:
         correct: whether the answer is the gold answer; False wherever ``error`` is set.
         extracted: the answer as written, or None where the response has none.
         error: why the two were not compared: ``"gold"`` (the gold is not gradable), ``"too_long"`` (the answer is),
-            ``"timeout"`` (the time limit) or ``"crash"`` (the worker process died, for example of memory).
+            ``"timeout"`` (the time limit) or ``"crash"`` (the worker process died, for example of memory); for a
+            user's own reward function, a sentence.
+        score: what a user's own reward function gave; None stands for 1 where ``correct``, else 0.
     """
 
     correct: bool
     extracted: str | None
-    error: GradeError | None = None
+    error: GradeError | str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

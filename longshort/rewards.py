@@ -65,7 +65,10 @@ class HybridReward:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """Parts of one episode's reward for one role; ``total`` is their weighted sum."""
+    """Parts of one episode's reward for one role; ``total`` is their weighted sum.
+
+    ``correct`` is 1 or 0, or the score of a user's own function.
+    """
 
     correct: float
     format: float
@@ -76,8 +79,8 @@ class Reward:
         return asdict(self)
 
 
-# A grade that failed rather than said no.
-GRADE_FAILURES = frozenset({"timeout", "crash", "gold"})
+# Errors of a grade that mean "wrong" rather than "failed".
+GRADE_REFUSALS = frozenset({"too_long"})
 
 FAILED = Reward(0.0, 0.0, 0.0, 0.0)
 
@@ -91,7 +94,7 @@ def failure(episode: Episode, grade: Grade) -> str | None:
     """What failed for this episode, in playing or in grading it, or None."""
     if episode.error is not None:
         return episode.error
-    return f"grade: {grade.error}" if grade.error in GRADE_FAILURES else None
+    return None if grade.error is None or grade.error in GRADE_REFUSALS else f"grade: {grade.error}"
 
 
 def group_rewards(
@@ -111,9 +114,10 @@ def group_rewards(
         if failure(episode, grade) is not None:
             rewards.append(FAILED)
             continue
+        score = float(right) if grade.score is None else grade.score
         form = float(follows_template(episode, role, weights.format_of))
-        total = weights.eta * right + weights.format_weight * form + mu * length
-        rewards.append(Reward(float(right), form, length, total))
+        total = weights.eta * score + weights.format_weight * form + mu * length
+        rewards.append(Reward(score, form, length, total))
     return rewards
 
 

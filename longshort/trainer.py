@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from longshort.advantages import group_advantages
 from longshort.controller import Sampling, SynergyController
+from longshort.custom_reward import CustomReward
 from longshort.data import ProblemOrder
 from longshort.episode import Episode, Problem, View
 from longshort.grading import Grade
@@ -92,6 +93,7 @@ class Trainer:
         order: endless, resumable order of training problems.
         grader: grades answers beside everything else.
         lengths: learns from every step how long a problem's conversations are.
+        custom_reward: a user's own grading, in place of the grader's.
     """
 
     def __init__(
@@ -102,12 +104,14 @@ class Trainer:
         order: ProblemOrder,
         grader: GradingPool,
         lengths: ExpectedLengths,
+        custom_reward: CustomReward | None = None,
     ) -> None:
         self.settings = settings
         self.policies = policies
         self.controller = controller
         self.order = order
         self.lengths = lengths
+        self.custom_reward = custom_reward
         self.grader = grader
 
     async def step(self, step: int, progress: Progress = lambda done, total: None) -> StepResult:
@@ -166,6 +170,8 @@ class Trainer:
     async def _grade(self, episode: Episode) -> Grade:
         if episode.outcome != "answered":
             return Grade(correct=False, extracted=None)
+        if self.custom_reward is not None:
+            return await self.custom_reward(episode)
         return await self.grader.grade(episode.final_text, episode.problem.answer)
 
     def _rewards(self, graded: GradedEpisodes, role: str, step: int) -> list[Reward]:

@@ -1,0 +1,75 @@
+"""A user's own reward function: called as verl calls it, its failures named and counted.
+
+Not proven: that it may be slow; calls share the driver's threads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longshort.custom_reward import CustomReward
+from longshort.episode import Episode, Problem, Turn
+from longshort.rewards import FAILED, HybridReward, Ramp, group_rewards
+
+WEIGHTS = HybridReward(1.0, 1.0, Ramp(0.0, 0.0, 0))
+
+
+def episode() -> Episode:
+    turns = (
+        Turn("long", (1,), "<think>a</think>", (0.0,), "stop"),
+        Turn("short", (2,), "<answer>7</answer>", (0.0,), "stop"),
+    )
+    return Episode(Problem("p", "3+4", "7", "mine"), {"long": (9,), "short": (9,)}, turns, "answered", sample=2)
+
+
+def write(folder: Path, body: str) -> CustomReward:
+    file = folder / "reward.py"
+    file.write_text(f"def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n    {body}\n")
+    return CustomReward(str(file), "compute_score")
+
+
+async def test_the_score_takes_the_place_of_correctness(tmp_path: Path) -> None:
+    reward = write(
+        tmp_path, "return 0.25 if (data_source, ground_truth, extra_info['turns']) == ('mine', '7', 2) else 0"
+    )
+    grade = await reward(episode())
+    assert (grade.correct, grade.score, grade.error) == (True, 0.25, None)
+    (earned,) = group_rewards([episode()], [grade], "short", WEIGHTS, 1)
+    assert earned.total == 1.25
+
+
+async def test_a_dict_may_say_what_counts_as_right(tmp_path: Path) -> None:
+    grade = await write(tmp_path, "return {'score': 0.5, 'acc': False}")(episode())
+    assert (grade.correct, grade.score) == (False, 0.5)
+
+
+@pytest.mark.parametrize(
+    "body", ["return float('nan')", "return 'x'", "return [1, 2]", "return {}", "raise KeyError(3)"]
+)
+async def test_rubbish_names_file_function_and_episode_and_scores_nothing(tmp_path: Path, body: str) -> None:
+    grade = await write(tmp_path, body)(episode())
+    assert "reward.py:compute_score" in str(grade.error)
+    assert "episode p/2" in str(grade.error)
+    assert group_rewards([episode()], [grade], "short", WEIGHTS, 1) == [FAILED]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "named"),
+    [
+        ("import nowhere_at_all", "f", "nowhere_at_all"),
+        ("f = 3", "f", "f"),
+        ("def f(): ...", "g", "g"),
+        ("(", "f", "import"),
+    ],
+)
+def test_a_file_that_cannot_serve_is_one_sentence_before_anything_starts(
+    tmp_path: Path, content: str, name: str, named: str
+) -> None:
+    file = tmp_path / "reward.py"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=named):
+        CustomReward(str(file), name)
+    with pytest.raises(ValueError, match="no file"):
+        CustomReward(str(tmp_path / "missing.py"), name)
