@@ -89,12 +89,14 @@ def train(
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    tokens = recipe.batch * sum(sum(example.own) for example in examples) / len(examples)
     losses: list[float] = []
     model.train()
     for ids, own in itertools.islice(_batches(examples, recipe), recipe.steps):
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[own[:, 1:]])
-        loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][own[:, 1:]])
+        # Batches are sorted by length: a mean per batch would give the tokens of short conversations more weight.
+        loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][own[:, 1:]], reduction="sum") / tokens
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
