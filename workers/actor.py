@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from omegaconf import DictConfig
@@ -38,7 +37,3 @@ class PolicyWorker(ActorRolloutRefWorker):
     def load_policy(self, folder: str) -> None:
         """Restore ``folder``, whatever the number of ranks that wrote it."""
         checkpoint.load(self.actor.engine, folder)
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def process_id(self) -> int:
-        return os.getpid()
