@@ -14,7 +14,7 @@ def group_advantages(
     Args:
         rewards: one scalar per episode.
         groups: the problem of each episode; statistics never cross problems.
-        estimator: name in verl's registry of outcome estimators, e.g. ``grpo``.
+        estimator: name in verl's registry of outcome estimators, e.g. ``grpo``, or one registered there by the user.
         normalise_by_std: divide by the group's standard deviation (GRPO) or not (Dr. GRPO).
 
     The estimator sees one token per episode, so that no padding can enter its statistics.
@@ -27,8 +27,9 @@ def group_advantages(
         "token_level_rewards": torch.tensor(rewards, dtype=torch.float64).unsqueeze(-1),
         "response_mask": torch.ones(len(rewards), 1, dtype=torch.float64),
         "index": np.array([str(group) for group in groups], dtype=object),
+        "config": {"adv_estimator": estimator, "norm_adv_by_std_in_grpo": normalise_by_std},
     }
-    if estimator == "grpo":
+    if estimator == "grpo":  # reads it from here and not from its config
         arguments["norm_adv_by_std_in_grpo"] = normalise_by_std
     advantages, _ = get_adv_estimator_fn(estimator)(**arguments)
     return advantages.squeeze(-1).tolist()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from longshort.config import as_list
 from longshort.controller import Limits, Member, Sampling, SynergyController, render_prompt
-from longshort.custom_reward import CustomReward
-from longshort.data import ProblemOrder, load_problems
+from longshort.correction import RolloutCorrection
+from longshort.custom_reward import CustomRewards, custom_rewards
+from longshort.data import ProblemOrder, Reader, load_problems
 from longshort.display import Display
 from longshort.episode import Problem
+from longshort.extern import load_object
 from longshort.generation import Tokenizer
 from longshort.grading_pool import GradingPool
 from longshort.lengths import ExpectedLengths
+from longshort.overlap import shared_questions
 from longshort.policy import Policy
 from longshort.protocol import PROTOCOLS, TAGS, Protocol
+from longshort.registered import check_registered
 from longshort.rewards import HybridReward, Ramp
 from longshort.run import Run
 from longshort.trackers import make_trackers
@@ -38,8 +43,8 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     display.stage("loading data and tokenizers")
     protocol = PROTOCOLS[config.team.protocol]
     tokenizers = {name: _load_tokenizer(config.policies[name], name, protocol) for name in config.policies}
-    own = config.custom_reward_function
-    custom_reward = CustomReward(own.path, own.name) if own.path else None
+    rewards = custom_rewards(config)
+    check_registered(config, _correction(config))
     contexts = {name: _context_length(config, name) for name in config.policies}
     with (
         _sole_use_of(folder),
@@ -47,8 +52,10 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
     ):
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
-        training = usable_problems(config, config.data.train_files, tokenizers, grader, display)
-        validation = usable_problems(config, config.data.val_files, tokenizers, grader, display)
+        training = usable_problems(config, config.data.train_files, tokenizers, grader, rewards, display)
+        validation = usable_problems(config, config.data.val_files, tokenizers, grader, rewards, display)
+        _check_sources(config, training, validation)
+        warn_of_overlap(training, validation, display)
         order = ProblemOrder(training, config.data.seed)
         if config.data.train_batch_size > len(training):
             raise ValueError(
@@ -61,7 +68,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
             policies = await team.start_policies(config, trained_policies(config), tokenizers, display.stage)
             lengths = ExpectedLengths()
             controller = _controller(config, policies, contexts, lengths)
-            trainer = Trainer(_settings(config), policies, controller, order, grader, lengths, custom_reward)
+            trainer = Trainer(_settings(config), policies, controller, order, grader, lengths, rewards)
             trackers = make_trackers(config, folder, open_trackers)
             yield Run(config, trainer, tuple(validation), display, folder, trackers)
         finally:
@@ -150,9 +157,16 @@ def _controller(
 
 
 def usable_problems(
-    config: DictConfig, files: Any, tokenizers: Mapping[str, Tokenizer], grader: GradingPool, display: Display
+    config: DictConfig,
+    files: Any,
+    tokenizers: Mapping[str, Tokenizer],
+    grader: GradingPool,
+    rewards: CustomRewards,
+    display: Display,
 ) -> list[Problem]:
     """Problems to play: prompts within the limit, answers that can be graded; what is left out is counted and shown.
+
+    What a user's own function takes for an answer is its own affair.
 
     Raises:
         ValueError: a file is broken, or nothing is left.
@@ -160,7 +174,7 @@ def usable_problems(
     paths = as_list(files)
     if not paths:
         return []
-    loaded = load_problems(paths, config.data.on_error)
+    loaded = load_problems(paths, config.data.on_error, _custom_dataset(config, tokenizers))
     limit = config.data.max_prompt_length
     protocol = PROTOCOLS[config.team.protocol]
     short = [
@@ -168,8 +182,10 @@ def usable_problems(
         for problem in loaded.problems
         if all(len(render_prompt(protocol, r, t, problem.question)) <= limit for r, t in tokenizers.items())
     ]
-    gradable = grader.gradable_many([problem.answer for problem in short])
-    usable = [problem for problem, good in zip(short, gradable, strict=True) if good]
+    by_mathematics = [problem for problem in short if rewards.of(problem) is None]
+    gradable = grader.gradable_many([problem.answer for problem in by_mathematics])
+    ungradable = {problem.id for problem, good in zip(by_mathematics, gradable, strict=True) if not good}
+    usable = [problem for problem in short if problem.id not in ungradable]
     if len(usable) < len(loaded.problems) or loaded.skipped:
         display.table(
             f"left out of {', '.join(paths)}",
@@ -183,6 +199,37 @@ def usable_problems(
     if not usable:
         raise ValueError(f"no problem of {', '.join(paths)} can be used; see what was left out above")
     return usable
+
+
+def _custom_dataset(config: DictConfig, tokenizers: Mapping[str, Tokenizer]) -> Reader | None:
+    """verl's ``data.custom_cls``, constructed with verl's arguments; its tokenizer is that of the first policy."""
+    named = config.data.custom_cls
+    if not named.path:
+        return None
+    dataset, tokenizer = load_object("data.custom_cls", named), next(iter(tokenizers.values()))
+
+    def read(paths: Sequence[str]) -> Sequence[object]:
+        return dataset(data_files=list(paths), tokenizer=tokenizer, processor=None, config=config.data)
+
+    return read
+
+
+def _check_sources(config: DictConfig, *problems: Sequence[Problem]) -> None:
+    sources = {problem.source for some in problems for problem in some}
+    for source in config.reward.functions:
+        if source not in sources:
+            raise ValueError(
+                f"reward.functions.{source} would never be called: the data's sources are {', '.join(sorted(sources))}"
+            )
+
+
+def warn_of_overlap(training: Sequence[Problem], validation: Sequence[Problem], display: Display) -> None:
+    if shared := shared_questions(training, validation):
+        display.table(
+            f"warning: {len(shared)} of {len(training)} training questions are also in data.val_files, such as",
+            ("training problem", "validation problem"),
+            [*shared.items()][:5],
+        )
 
 
 def _settings(config: DictConfig) -> TrainerSettings:
@@ -202,4 +249,10 @@ def _settings(config: DictConfig) -> TrainerSettings:
         norm_adv_by_std_in_grpo=config.algorithm.norm_adv_by_std_in_grpo,
         max_error_fraction=reward.max_error_fraction,
         learn_together=config.placement.mode == "split",
+        rollout_correction=_correction(config),
     )
+
+
+def _correction(config: DictConfig) -> RolloutCorrection:
+    settings = config.algorithm.rollout_correction
+    return RolloutCorrection(**{field.name: settings[field.name] for field in fields(RolloutCorrection)})

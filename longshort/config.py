@@ -22,6 +22,7 @@ from yaml import YAMLError
 
 PACKAGE = Path(__file__).parent
 SHARED_ROOT = "actor_rollout_ref"
+BYPASS = "bypass_mode"
 
 
 def config_dir() -> Path:
@@ -98,7 +99,8 @@ def _refuse_unknown_keys(config: DictConfig, base: DictConfig, name: str, path: 
         if key not in known:
             raise ValueError(f"recipe {name!r} sets {path}{key}, which is unknown; there are: {', '.join(known)}")
         child, base_child = config._get_node(key), base._get_node(key)
-        if isinstance(child, DictConfig) and isinstance(base_child, DictConfig):
+        # An empty mapping is for the user to fill.
+        if isinstance(child, DictConfig) and isinstance(base_child, DictConfig) and len(base_child):
             _refuse_unknown_keys(child, base_child, name, f"{path}{key}.")
 
 
@@ -116,9 +118,28 @@ def _policy_root(config: DictConfig, policy: str, overrides: list[str]) -> DictC
         if target[0] == "policies" and target[1] not in root.policies:
             raise ValueError(f"override {override!r} names policy {target[1]!r}; the team has {list(root.policies)}")
     root[SHARED_ROOT].model.path = _model_path(root[SHARED_ROOT].model.path)
+    _pass_on_bypass(root, policy)
     resolved = OmegaConf.create(OmegaConf.to_container(root[SHARED_ROOT], resolve=True))
     assert isinstance(resolved, DictConfig)
     return resolved
+
+
+def _pass_on_bypass(root: DictConfig, policy: str) -> None:
+    """``algorithm.rollout_correction.bypass_mode`` selects the policy loss of that name, as in verl's trainer."""
+    correction, loss = root.algorithm.rollout_correction, root[SHARED_ROOT].actor.policy_loss
+    if correction.bypass_mode and loss.loss_mode not in ("vanilla", BYPASS):
+        raise ValueError(
+            f"policies.{policy}.actor.policy_loss.loss_mode={loss.loss_mode} has no effect where "
+            "algorithm.rollout_correction.bypass_mode=true; leave one of them out"
+        )
+    if loss.loss_mode == BYPASS and not correction.bypass_mode:
+        raise ValueError(
+            f"policies.{policy}.actor.policy_loss.loss_mode={BYPASS} is selected by another key: "
+            "set algorithm.rollout_correction.bypass_mode=true"
+        )
+    if correction.bypass_mode:
+        loss.loss_mode = BYPASS
+        OmegaConf.update(loss, "rollout_correction", correction, force_add=True)
 
 
 def _apply(root: DictConfig, override: str, prefix: str) -> None:
@@ -136,13 +157,15 @@ def _apply(root: DictConfig, override: str, prefix: str) -> None:
             raise ValueError(f"override {override!r} names an unknown key; correct it, or put + before it") from error
 
 
-def _model_path(path: str | None) -> str | None:
-    """``playground:<role>`` is the shipped tiny model of that role."""
-    if path is not None and path.startswith("playground:"):
+def _model_path(path: object) -> str | None:
+    """``playground:<role>`` is the shipped tiny model of that role; a number is a folder's name."""
+    if path is None:
+        return None
+    if str(path).startswith("playground:"):
         from longshort.playground import pair_path
 
-        return str(pair_path(path.removeprefix("playground:")))
-    return path
+        return str(pair_path(str(path).removeprefix("playground:")))
+    return str(path)
 
 
 def as_list(value: str | Sequence[str] | ListConfig) -> list[str]:

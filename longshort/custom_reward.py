@@ -9,26 +9,27 @@ right where ``acc`` is true or, without it, where the score is above zero.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from longshort.episode import Episode
+from omegaconf import DictConfig
+
+from longshort.episode import Episode, Problem
+from longshort.extern import load_object
 from longshort.grading import Grade
 
 
 class CustomReward:
-    """Grades episodes with the function ``name`` of the Python file ``path``; calls run in threads.
+    """Grades episodes with the function ``named.name`` of ``named.path``; calls run in threads.
 
     Raises:
-        ValueError: the file is not there, does not import, or has no such function.
+        ValueError: see :func:`longshort.extern.load_object`.
     """
 
-    def __init__(self, path: str, name: str) -> None:
-        self.where = f"{path}:{name}"
-        self._function = _load(Path(path).expanduser(), name)
+    def __init__(self, key: str, named: DictConfig) -> None:
+        self.where = f"{named.path}:{named.name}"
+        self._function = load_object(key, named)
 
     async def __call__(self, episode: Episode) -> Grade:
         """The function's verdict; what goes wrong in it is the grade's error and names the episode."""
@@ -54,19 +55,28 @@ class CustomReward:
         return Grade(False, None, f"{self.where} {reason}, for episode {episode.problem.id}/{episode.sample}")
 
 
-def _load(file: Path, name: str) -> Callable[..., Any]:
-    key = "custom_reward_function"
-    if not file.is_file():
-        raise ValueError(f"{key}.path={file} is no file; correct it or set it to null")
-    spec = importlib.util.spec_from_file_location("longshort_custom_reward", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{key}.path={file} is no Python file; name one that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises on import
-        raise ValueError(f"{key}.path={file} does not import ({type(error).__name__}: {error}); correct it") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"{key}.name={name} is no function of {file}; name one that it defines")
-    return function
+@dataclass(frozen=True)
+class CustomRewards:
+    """Whose answers a user's function grades: ``by_source`` those of its data source, ``default`` all others.
+
+    Where neither is set, mathematics is graded (:mod:`longshort.grading`).
+    """
+
+    default: CustomReward | None = None
+    by_source: Mapping[str, CustomReward] = field(default_factory=dict)
+
+    def of(self, problem: Problem) -> CustomReward | None:
+        """The function for this problem, or None."""
+        return self.by_source.get(problem.source, self.default)
+
+
+MATHEMATICS = CustomRewards()
+
+
+def custom_rewards(config: DictConfig) -> CustomRewards:
+    """The functions of ``custom_reward_function`` and ``reward.functions``."""
+    own = config.custom_reward_function
+    return CustomRewards(
+        CustomReward("custom_reward_function", own) if own.path else None,
+        {source: CustomReward(f"reward.functions.{source}", f) for source, f in config.reward.functions.items()},
+    )

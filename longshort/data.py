@@ -8,7 +8,7 @@ import random
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from longshort import hub
 from longshort.episode import Problem
 from longshort.grading import gold_text, last_boxed
 
-QUESTION_KEYS = ("problem", "question", "prompt")
-ANSWER_KEYS = ("answer", "reward_model", "solution")
+QUESTION_KEYS = ("problem", "question", "prompt", "raw_prompt")
+ANSWER_KEYS = ("answer", "expected_answer", "reward_model", "solution")
 ID_KEYS = ("id", "unique_id", "problem_id")
 SOURCE_KEYS = ("source", "data_source")
 PLAYGROUND = "playground:"
@@ -52,11 +52,18 @@ class ProblemSet:
     skipped: tuple[SkippedLine, ...] = ()
 
 
-def load_problems(paths: Sequence[str], on_error: Literal["raise", "skip"] = "raise") -> ProblemSet:
+# A user's own data set class: from paths to rows, in place of the formats known here.
+Reader = Callable[[Sequence[str]], Sequence[object]]
+
+
+def load_problems(
+    paths: Sequence[str], on_error: Literal["raise", "skip"] = "raise", reader: Reader | None = None
+) -> ProblemSet:
     """Read ``.json`` (a list), ``.jsonl``, ``.parquet``, data sets of the hub, ``playground:<split>:<count>:<seed>``.
 
     A record without id is called ``<stem>-<index>``, and one without source ``<stem>``; where files share a stem, the
-    folder's name stands before it (``gsm8k-train-0``). Of two records with one id, the later is bad.
+    folder's name stands before it (``gsm8k-train-0``). Of two records with one id, the later is bad. What ``reader``
+    reads is one file called ``custom``.
 
     Raises:
         ValueError: a file that is missing or unreadable as a whole, or no problem at all; with ``on_error="raise"``
@@ -65,8 +72,10 @@ def load_problems(paths: Sequence[str], on_error: Literal["raise", "skip"] = "ra
     problems: list[Problem] = []
     bad: list[SkippedLine] = []
     seen: dict[str, str] = {}
-    for path, stem in zip(paths, _stems(paths), strict=True):
-        for line, row in _records(path):
+    known = zip(paths, _stems(paths), map(records, paths), strict=True)
+    custom = [] if reader is None else [("data.custom_cls", "custom", _rows(reader, paths))]
+    for path, stem, rows in custom or known:
+        for line, row in rows:
             try:
                 problem = parse_problem(row, f"{stem}-{line - _first_line(path)}", stem)
                 if problem.id in seen:
@@ -89,8 +98,9 @@ def load_problems(paths: Sequence[str], on_error: Literal["raise", "skip"] = "ra
 def parse_problem(row: object, default_id: str, default_source: str = "") -> Problem:
     """Make a problem of one record in any of the shapes that math data sets have.
 
-    - question: ``problem``, ``question``, or ``prompt`` (text, or chat messages of which the last user message counts);
-    - answer: ``answer`` (text or number; GSM8K's worked answers end in ``#### 72``), verl's
+    - question: ``problem``, ``question``, ``prompt`` or ``raw_prompt`` (text, or chat messages of which the last user
+      message counts);
+    - answer: ``answer`` or ``expected_answer`` (text or number; GSM8K's worked answers end in ``#### 72``), verl's
       ``reward_model.ground_truth``, or ``solution``, whose last ``\\boxed{}`` holds it;
     - id: ``id``, ``unique_id`` or ``problem_id``; source: ``source`` or ``data_source``.
 
@@ -216,12 +226,24 @@ class _Broken:
     reason: str
 
 
-def _records(path: str) -> Iterator[tuple[int, object]]:
-    """Records with their line or index, as :class:`SkippedLine` counts them."""
+def _rows(reader: Reader, paths: Sequence[str]) -> Iterator[tuple[int, object]]:
+    rows = reader(paths)
+    # By length: a Dataset of torch's need not know where it ends.
+    return ((i, rows[i]) for i in range(len(rows)))
+
+
+def records(path: str, streaming: bool = False) -> Iterator[tuple[int, object]]:
+    """Records of a path with their line or index, as :class:`SkippedLine` counts them.
+
+    Each is what :func:`parse_problem` takes. ``streaming`` reads a data set of the hub without storing it.
+
+    Raises:
+        ValueError: the path is missing or unreadable as a whole.
+    """
     if path.startswith(PLAYGROUND):
         return enumerate(_playground(path))
     if hub.is_data_set(path):
-        return enumerate(hub.records(path))
+        return enumerate(hub.records(path, streaming))
     file = Path(path).expanduser()
     if file.suffix not in (".json", ".jsonl", ".parquet"):
         raise ValueError(
@@ -311,7 +333,7 @@ def _question(row: Mapping[Any, Any]) -> str:
 
 
 def _answer(row: Mapping[Any, Any]) -> str:
-    answer = _scalar(row.get("answer"))
+    answer = _first_scalar(row, ("answer", "expected_answer"))
     if answer:
         return answer.rsplit("####", 1)[-1].strip()
     judge = row.get("reward_model")

@@ -18,9 +18,9 @@ async def demo(config: DictConfig) -> None:
     started = time.perf_counter()
     with Display() as display:
         async with open_run(config, display) as run:
-            before = await run.evaluate("evaluating before training")
+            before = await run.evaluate("evaluating before training", 0)
             await run.fit()
-            after = await run.evaluate("evaluating after training")
+            after = await run.evaluate("evaluating after training", config.trainer.total_training_steps)
         summary = {
             "problems": len(run.validation),
             **summarise(before, after, seed=config.seed, wall_seconds=time.perf_counter() - started),

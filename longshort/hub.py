@@ -17,8 +17,16 @@ def is_data_set(path: str) -> bool:
     return match is not None and _FILE_SUFFIX.search(match["name"]) is None
 
 
-def records(path: str) -> Iterator[object]:
+def split_of(path: str) -> str:
+    """The split that ``path`` names: ``train`` where it names none, as a file does not."""
+    match = _DATA_SET.fullmatch(path) if is_data_set(path) else None
+    return (match and match["split"]) or "train"
+
+
+def records(path: str, streaming: bool = False) -> Iterator[object]:
     """Rows of ``owner/name[:split][@config]``; the split is ``train`` where none is given.
+
+    With ``streaming`` rows come as they are downloaded and are not stored; without, the data set is cached on disk.
 
     Raises:
         ValueError: the data set cannot be loaded.
@@ -27,10 +35,14 @@ def records(path: str) -> Iterator[object]:
 
     match = _DATA_SET.fullmatch(path)
     assert match is not None, f"{path} was checked by is_data_set"
-    name, split, config = match["name"], match["split"] or "train", match["config"]
+    name, config = match["name"], match["config"]
     try:
-        rows = datasets.load_dataset(str(Path(name).expanduser()) if name[0] in "./~" else name, config, split=split)
+        yield from datasets.load_dataset(
+            str(Path(name).expanduser()) if name[0] in "./~" else name,
+            config,
+            split=split_of(path),
+            streaming=streaming,
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"Data set {path} cannot be loaded ({reason}): correct its name, split or config.") from error
-    yield from rows

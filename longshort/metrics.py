@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import get_args
 
 from longshort.episode import Episode, Outcome, View
-from longshort.policy import TokenScores
+from longshort.policy import Rows, TokenScores
 from longshort.rewards import Reward
 
 
@@ -41,18 +41,19 @@ def reward_metrics(role: str, rewards: Sequence[Reward]) -> dict[str, float]:
     return {f"{role}/reward/{name}": fmean(getattr(reward, name) for reward in rewards) for name in names}
 
 
-def score_metrics(
-    role: str, views: Sequence[View], scores: TokenScores, reference: TokenScores | None
-) -> dict[str, float]:
-    """Means over the sampled tokens: entropy, sampler/trainer log-prob gap, and KL to the reference (k3 estimate)."""
+def score_metrics(role: str, views: Sequence[View], scores: TokenScores) -> dict[str, float]:
+    """Means over the sampled tokens: gap between the engine's and the trainer's log-probabilities, and entropy."""
     gaps = [abs(a - b) for (a, b) in _sampled(views, [view.log_probs for view in views], scores.log_probs)]
     metrics = {f"{role}/log_prob_gap": fmean(gaps), f"{role}/log_prob_gap_max": max(gaps)}
     if scores.entropy is not None:
         metrics[f"{role}/entropy"] = fmean(value for value, _ in _sampled(views, scores.entropy, scores.entropy))
-    if reference is not None:
-        pairs = _sampled(views, reference.log_probs, scores.log_probs)
-        metrics[f"{role}/kl"] = fmean(exp(ref - own) - (ref - own) - 1 for ref, own in pairs)
     return metrics
+
+
+def kl_metrics(role: str, views: Sequence[View], old: Rows, reference: TokenScores) -> dict[str, float]:
+    """KL to the reference, the mean of its k3 estimate over the sampled tokens."""
+    pairs = _sampled(views, reference.log_probs, old)
+    return {f"{role}/kl": fmean(exp(ref - own) - (ref - own) - 1 for ref, own in pairs)}
 
 
 def _sampled(

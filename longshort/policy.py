@@ -23,12 +23,16 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One view with what the policy loss needs; ``old_log_probs`` and ``ref_log_probs`` follow the response ids."""
+    """One view with what the policy loss needs; all rows follow the response ids.
+
+    ``rollout_is_weights``: importance weights of :mod:`longshort.correction`, where they are asked for.
+    """
 
     view: View
     advantage: float
     old_log_probs: tuple[float, ...]
     ref_log_probs: tuple[float, ...] | None = None
+    rollout_is_weights: tuple[float, ...] | None = None
 
 
 class Policy(Protocol):

@@ -16,7 +16,7 @@ from longshort.episode import Problem
 from longshort.metrics import episode_metrics
 from longshort.policy import Policy
 from longshort.trackers import Tracker, TranscriptTracker
-from longshort.tracking import MetricsLog, TranscriptLog
+from longshort.tracking import MetricsLog, TranscriptLog, write_episodes
 from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
 
 # Evaluation draws its seeds apart from every training step.
@@ -48,7 +48,7 @@ class Run:
         transcripts = TranscriptLog(self.folder, settings.transcript_freq, settings.transcripts)
         first, total = await self._resume() + 1, settings.total_training_steps
         if settings.val_before_train and first == 1:
-            _log(trackers, 0, _prefixed("val/", await self.evaluate("evaluating before training")))
+            _log(trackers, 0, _prefixed("val/", await self.evaluate("evaluating before training", 0)))
         for step in range(first, total + 1):
             try:
                 result = await self.trainer.step(step)
@@ -57,22 +57,27 @@ class Run:
                 raise
             metrics = dict(result.metrics)
             if settings.test_freq > 0 and (step % settings.test_freq == 0 or step == total):
-                metrics |= _prefixed("val/", await self.evaluate("evaluating"))
+                metrics |= _prefixed("val/", await self.evaluate("evaluating", step))
             _log(trackers, step, metrics)
             self.display.step(step, total, metrics)
-            shown = transcripts.write(step, result.graded.episodes, _reward_parts(result))
+            parts = _reward_parts(result)
+            shown = transcripts.write(step, result.graded.episodes, parts)
+            if settings.rollout_data_dir:
+                write_episodes(settings.rollout_data_dir, step, result.graded.episodes, result.scores, rewards=parts)
             for tracker in self.trackers if shown else ():
                 tracker.transcripts(step, shown)
             if settings.save_freq > 0 and (step % settings.save_freq == 0 or step == total):
                 self._save(step)
 
-    async def evaluate(self, stage: str) -> dict[str, float]:
-        """Accuracy, tokens and turns on the validation problems, the same seeds every time."""
+    async def evaluate(self, stage: str, step: int) -> dict[str, float]:
+        """Accuracy, tokens and turns on the validation problems after ``step``, the same seeds every time."""
         self.display.stage(stage)
         settings = self.config.evaluation
         sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, self.config.seed, EVALUATION_STEP)
         graded = await self.trainer.play(self.validation, settings.samples, sampling, self.display.advance)
         metrics = episode_metrics(graded.episodes, graded.correct)
+        if folder := self.config.trainer.validation_data_dir:
+            write_episodes(folder, step, graded.episodes, [float(right) for right in graded.correct])
         metrics["tokens_per_s"] = sum(episode.tokens for episode in graded.episodes) / graded.seconds
         return metrics
 

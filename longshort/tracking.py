@@ -61,21 +61,19 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
 class TranscriptLog:
     """Writes a sample of episodes every so many steps, for people to read.
 
-    ``<dir>/transcripts/step-000010.md`` shows the sample; ``<dir>/episodes/step-000010.jsonl``, if asked for, holds all
-    episodes of that step with their rewards, one per line, as :meth:`Episode.from_json` reads them.
+    ``<dir>/transcripts/step-000010.md`` shows the sample.
     """
 
-    def __init__(self, dir: str | Path, every: int = 10, count: int = 4, keep_episodes: bool = False) -> None:
+    def __init__(self, dir: str | Path, every: int = 10, count: int = 4) -> None:
         """``every`` is in steps, ``count`` in episodes per file; 0 for ``every`` writes nothing."""
         self._dir = Path(dir)
         self._every = every
         self._count = count
-        self._keep_episodes = keep_episodes
 
     def write(
         self, step: int, episodes: Sequence[Episode], rewards: Sequence[Mapping[str, float]] | None
     ) -> dict[str, str]:
-        """Write the files of ``step`` where it is a multiple of ``every``; one mapping of ``rewards`` per episode.
+        """Write the file of ``step`` where it is a multiple of ``every``; one mapping of ``rewards`` per episode.
 
         Returns the transcripts shown, by problem and sample; empty where nothing is written.
         """
@@ -88,10 +86,30 @@ class TranscriptLog:
         shown = {f"{episodes[i].problem.id}/{episodes[i].sample}": transcript(*pairs[i]) for i in chosen}
         sections = [f"# Step {step}: {len(chosen)} of {len(pairs)} episodes\n", *shown.values()]
         _write(self._dir / "transcripts" / f"step-{step:06d}.md", "\n".join(sections))
-        if self._keep_episodes:
-            lines = [_episode_line(episode, reward) + "\n" for episode, reward in pairs]
-            _write(self._dir / "episodes" / f"step-{step:06d}.jsonl", "".join(lines))
         return shown
+
+
+def write_episodes(
+    folder: str | Path, step: int, episodes: Sequence[Episode], scores: Sequence[float], **parts: Sequence[object]
+) -> None:
+    """``<folder>/<step>.jsonl``: all episodes of a step, one per line, as :meth:`Episode.from_json` reads them.
+
+    Beside the episode's own keys a line has those of verl's rollout files (``input``, ``output``, ``gts``, ``score``,
+    ``step``), and those of ``parts``, each one value per episode.
+    """
+    lines = []
+    for i, (episode, score) in enumerate(zip(episodes, scores, strict=True)):
+        row = {
+            "input": episode.problem.question,
+            "output": "".join(turn.text for turn in episode.turns),
+            "gts": episode.problem.answer,
+            "score": score,
+            "step": step,
+            **{name: values[i] for name, values in parts.items()},
+            **asdict(episode),
+        }
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    _write(Path(folder) / f"{step}.jsonl", "".join(lines))
 
 
 def transcript(episode: Episode, rewards: Mapping[str, float] | None = None) -> str:
@@ -133,10 +151,6 @@ def _is_control(char: str) -> bool:
 def _fenced(text: str) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{visible(text)}\n{fence}"
-
-
-def _episode_line(episode: Episode, rewards: Mapping[str, float] | None) -> str:
-    return json.dumps({**asdict(episode), "rewards": dict(rewards or {})}, ensure_ascii=False)
 
 
 def _write(path: Path, text: str) -> None:

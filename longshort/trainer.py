@@ -11,16 +11,18 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from longshort.advantages import group_advantages
 from longshort.controller import Sampling, SynergyController
-from longshort.custom_reward import CustomReward
+from longshort.correction import AS_COMPUTED_AGAIN, RolloutCorrection, correct
+from longshort.custom_reward import MATHEMATICS, CustomRewards
 from longshort.data import ProblemOrder
 from longshort.episode import Episode, Problem, View
 from longshort.grading import Grade
 from longshort.grading_pool import GradingPool
 from longshort.lengths import ExpectedLengths
-from longshort.metrics import episode_metrics, reward_metrics, score_metrics
+from longshort.metrics import episode_metrics, kl_metrics, reward_metrics, score_metrics
 from longshort.policy import Policy, Sample
 from longshort.rewards import HybridReward, Reward, failure, group_rewards, is_correct
 
@@ -65,6 +67,11 @@ class StepResult:
     rewards: Mapping[str, Sequence[Reward]]
     metrics: Mapping[str, float]
 
+    @property
+    def scores(self) -> list[float]:
+        """Per episode, the mean of the learners' rewards."""
+        return [fmean(reward.total for reward in each) for each in zip(*self.rewards.values(), strict=True)]
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -81,6 +88,7 @@ class TrainerSettings:
     norm_adv_by_std_in_grpo: bool = True
     max_error_fraction: float = 0.05
     learn_together: bool = True
+    rollout_correction: RolloutCorrection = AS_COMPUTED_AGAIN
 
 
 class Trainer:
@@ -93,7 +101,7 @@ class Trainer:
         order: endless, resumable order of training problems.
         grader: grades answers beside everything else.
         lengths: learns from every step how long a problem's conversations are.
-        custom_reward: a user's own grading, in place of the grader's.
+        custom_rewards: a user's own grading, in place of the grader's.
     """
 
     def __init__(
@@ -104,14 +112,14 @@ class Trainer:
         order: ProblemOrder,
         grader: GradingPool,
         lengths: ExpectedLengths,
-        custom_reward: CustomReward | None = None,
+        custom_rewards: CustomRewards = MATHEMATICS,
     ) -> None:
         self.settings = settings
         self.policies = policies
         self.controller = controller
         self.order = order
         self.lengths = lengths
-        self.custom_reward = custom_reward
+        self.custom_rewards = custom_rewards
         self.grader = grader
 
     async def step(self, step: int, progress: Progress = lambda done, total: None) -> StepResult:
@@ -141,11 +149,12 @@ class Trainer:
         metrics = episode_metrics(graded.episodes, graded.correct)
         for policy, update in zip(learners, updates, strict=True):
             metrics |= reward_metrics(policy.name, rewards[policy.name]) | update
-        metrics["reward/mean"] = sum(r.total for rs in rewards.values() for r in rs) / sum(map(len, rewards.values()))
         metrics["reward/mu"] = self.settings.reward.mu.at(step)
         metrics["failed_episodes"] = float(len(_failures(graded)))
         metrics |= _speed(graded, synced - started, finished - synced)
-        return StepResult(graded, rewards, metrics)
+        result = StepResult(graded, rewards, metrics)
+        metrics["reward/mean"] = fmean(result.scores)
+        return result
 
     async def play(
         self,
@@ -170,8 +179,8 @@ class Trainer:
     async def _grade(self, episode: Episode) -> Grade:
         if episode.outcome != "answered":
             return Grade(correct=False, extracted=None)
-        if self.custom_reward is not None:
-            return await self.custom_reward(episode)
+        if (own := self.custom_rewards.of(episode.problem)) is not None:
+            return await own(episode)
         return await self.grader.grade(episode.final_text, episode.problem.answer)
 
     def _rewards(self, graded: GradedEpisodes, role: str, step: int) -> list[Reward]:
@@ -202,19 +211,27 @@ class Trainer:
     async def _update(self, policy: Policy, rows: Sequence[tuple[View, float]]) -> dict[str, float]:
         """Old and reference log-probabilities of (view, advantage) rows, then the policy update."""
         started = time.perf_counter()
+        correction = self.settings.rollout_correction
         views = [view for view, _ in rows]
-        scores = await policy.score(views)
+        scores = None if correction.bypass_mode else await policy.score(views)
+        old = tuple(view.log_probs for view in views) if scores is None else scores.log_probs
         reference = await policy.reference_scores(views)
         scored = time.perf_counter()
         samples = [
-            Sample(view, advantage, scores.log_probs[i], None if reference is None else reference.log_probs[i])
+            Sample(view, advantage, old[i], None if reference is None else reference.log_probs[i])
             for i, (view, advantage) in enumerate(rows)
         ]
+        metrics: dict[str, float] = {}
+        if correction.weighs_or_rejects:
+            samples, metrics = correct(samples, correction)
         update = await policy.update(samples)
         if not all(map(math.isfinite, update.values())):
             raise NonFiniteUpdateError(policy.name, update, samples)
-        metrics = {f"{policy.name}/{name}": value for name, value in update.items()}
-        metrics |= score_metrics(policy.name, views, scores, reference)
+        metrics = {f"{policy.name}/{name}": value for name, value in (metrics | dict(update)).items()}
+        if scores is not None:
+            metrics |= score_metrics(policy.name, views, scores)
+        if reference is not None:
+            metrics |= kl_metrics(policy.name, views, old, reference)
         metrics[f"{policy.name}/time/log_probs_s"] = scored - started
         metrics[f"{policy.name}/time/update_s"] = time.perf_counter() - scored
         return metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,9 +19,17 @@ COUNTS = (
     "trainer.total_training_steps",
 )
 NUMBERS = ("reward.eta", "reward.lambda", "reward.mu.start", "reward.mu.end", "reward.max_error_fraction")
-# verl's outcome estimators that keep to one problem at a time and need nothing but rewards. Not grpo_vectorized: it
-# computes in float32, so that a group of equal rewards gets advantages of up to 0.01.
-ESTIMATORS = ("grpo", "rloo", "rloo_vectorized")
+# verl's estimators that keep to one problem at a time and need nothing but one reward an episode.
+ESTIMATORS = ("grpo", "grpo_passk", "rloo", "rloo_vectorized")
+# Its others: statistics across problems, values, lengths, or (grpo_vectorized) float32, in which a group of equal
+# rewards gets advantages of up to 0.01.
+REFUSED_ESTIMATORS = (
+    *("gae", "gdpo", "gpg", "grpo_vectorized", "opo", "optimal_token_baseline", "reinforce_plus_plus"),
+    *("reinforce_plus_plus_baseline", "remax", "tir_optimal_token_baseline"),
+)
+# Names of one's own are registered by the modules of this variable, so only verl knows them (longshort/registered.py).
+EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"
+BYPASS_LOSSES = ("ppo_clip", "reinforce")
 TRAINABLE = {"long_short": {"long": ("long",), "short": ("short",), "both": ("long", "short")}}
 
 
@@ -42,7 +51,15 @@ def validate(config: DictConfig) -> None:
         )
     for key in ("format_of", "length_of"):
         _choice(f"reward.{key}", config.reward[key], ("own", "all"))
-    _choice("algorithm.adv_estimator", config.algorithm.adv_estimator, ESTIMATORS)
+    estimator = config.algorithm.adv_estimator
+    if estimator in REFUSED_ESTIMATORS or EXTERNAL_MODULES not in os.environ:
+        _choice("algorithm.adv_estimator", estimator, ESTIMATORS)
+    if config.algorithm.use_kl_in_reward:
+        raise ValueError(
+            "algorithm.use_kl_in_reward=true is not supported, because rewards here are of whole episodes; "
+            "set it to false and actor_rollout_ref.actor.use_kl_loss=true instead"
+        )
+    _choice("algorithm.rollout_correction.loss_type", config.algorithm.rollout_correction.loss_type, BYPASS_LOSSES)
     _choice("placement.mode", config.placement.mode, ("split", "colocated"))
     _choice("data.on_error", config.data.on_error, ("raise", "skip"))
     _choice("trainer.device", config.trainer.device, ("cpu", "cuda"))

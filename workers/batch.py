@@ -32,7 +32,14 @@ def pad_to_multiple(samples: Sequence[Sample], divisor: int) -> list[Sample]:
     fillers = -len(samples) % divisor
     if not fillers:
         return list(samples)
-    filler = Sample(filler_view(samples[0].view), 0.0, (0.0,), None if samples[0].ref_log_probs is None else (0.0,))
+    nothing = (0.0,)
+    filler = Sample(
+        filler_view(samples[0].view),
+        0.0,
+        nothing,
+        None if samples[0].ref_log_probs is None else nothing,
+        None if samples[0].rollout_is_weights is None else nothing,
+    )
     return [*samples, *[filler] * fillers]
 
 
@@ -54,7 +61,8 @@ def view_batch(views: Sequence[View], **settings: Any) -> TensorDict:
 
 
 def sample_batch(samples: Sequence[Sample], **settings: Any) -> TensorDict:
-    """:func:`view_batch` with ``old_log_probs``, ``advantages`` and, if present, ``ref_log_prob`` (B, response)."""
+    """:func:`view_batch` with ``old_log_probs``, ``advantages`` and, if present, ``ref_log_prob`` and
+    ``rollout_is_weights``, all (B, response)."""
     batch = view_batch([sample.view for sample in samples], **settings)
     batch["old_log_probs"] = _jagged([sample.old_log_probs for sample in samples], torch.float32)
     batch["advantages"] = _jagged(
@@ -62,6 +70,8 @@ def sample_batch(samples: Sequence[Sample], **settings: Any) -> TensorDict:
     )
     if samples[0].ref_log_probs is not None:
         batch["ref_log_prob"] = _jagged([sample.ref_log_probs or () for sample in samples], torch.float32)
+    if samples[0].rollout_is_weights is not None:
+        batch["rollout_is_weights"] = _jagged([sample.rollout_is_weights or () for sample in samples], torch.float32)
     return batch
 
 

@@ -17,6 +17,7 @@ from longshort.generation import Tokenizer
 if TYPE_CHECKING:
     from workers.policy import RayPolicy
 
+MODULES = "VERL_USE_EXTERNAL_MODULES"
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -25,10 +26,15 @@ def configure_environment(device: str) -> None:
     if device == "cpu":
         from workers.cpu_environment import CPU_ENVIRONMENT
 
-        os.environ.update(CPU_ENVIRONMENT)
+        os.environ.update({**CPU_ENVIRONMENT, MODULES: _modules(CPU_ENVIRONMENT[MODULES])})
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def _modules(own: str) -> str:
+    """Ours first, then the user's, each once."""
+    return ",".join(dict.fromkeys([own, *filter(None, os.environ.get(MODULES, "").split(","))]))
 
 
 def start_ray(config: DictConfig) -> None:
@@ -40,6 +46,8 @@ def start_ray(config: DictConfig) -> None:
 
         # One thread a process: the engines of both policies run beside each other, then their trainers.
         variables |= {**CPU_ENVIRONMENT, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if modules := os.environ.get(MODULES):
+        variables[MODULES] = modules
     # Workers import the packages from here where they are not installed.
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     runtime_env = {"env_vars": variables}

@@ -17,7 +17,7 @@ from longshort.playground import ROLES, corpus, problems
 from longshort.playground.tokenizer import build_tokenizer
 from longshort.playground.train import Recipe, examples_of, new_model, train
 
-# Steps of the lean and of the wordy stage.
+# Optimiser steps; the short model only continues what the long one thought.
 STEPS = {"long": 5000, "short": 4000}
 PROBLEMS = 80_000
 RECORD = "build.json"

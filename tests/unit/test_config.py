@@ -6,8 +6,10 @@ unknown keys in a recipe's file, outside ``policies``, are noticed.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -109,6 +111,58 @@ def test_verls_references_follow_within_each_policy(overridden: DictConfig) -> N
     assert each(overridden, "ref.ulysses_sequence_parallel_size") == [2, 1]
     assert each(overridden, "rollout.prometheus.served_model_name") == each(overridden, "model.path")
     assert each(overridden, "model.path")[1] == "/models/s"
+
+
+def test_every_absolute_reference_of_verls_groups_is_followed_in_the_policy_it_was_changed_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Moved out of ``actor_rollout_ref`` they would all fall back to their defaults without a word."""
+    monkeypatch.setattr("longshort.validation.validate", lambda config: None)
+    composed = config_module._compose("base", ["data.train_files=[a.json]"], config_dir())
+    followers = dict(_references(composed.actor_rollout_ref))
+    assert len(followers) > 35
+    changed = {}
+    for source in sorted(set(followers.values())):
+        value = OmegaConf.select(composed, f"actor_rollout_ref.{source}", throw_on_missing=False)
+        if isinstance(value, bool | int | str | None):
+            changed[source] = (not value) if isinstance(value, bool) else f"{value or 7}1"
+    overrides = [f"++policies.long.{source}={value}" for source, value in changed.items()]
+    config = build_config("base", ["data.train_files=[a.json]", *overrides])
+    default = build_config("base", ["data.train_files=[a.json]"])
+    for follower, source in followers.items():
+        if source in changed and follower not in changed:
+            found = OmegaConf.select(config, f"policies.long.{follower}")
+            assert str(found) == str(changed[source]), (follower, source)
+            other = OmegaConf.select(config, f"policies.short.{follower}")
+            assert other == OmegaConf.select(default, f"policies.short.{follower}")
+
+
+def _references(node: DictConfig, path: str = "") -> Iterator[tuple[str, str]]:
+    """Keys below ``actor_rollout_ref`` with what they refer to there."""
+    for key in node:
+        child = node._get_node(key)
+        raw = child._value() if child is not None else None
+        if isinstance(raw, str) and (match := re.match(r"\$\{oc\.select:actor_rollout_ref\.([\w.]+)", raw)):
+            yield f"{path}{key}", match[1]
+        elif isinstance(child, DictConfig) and isinstance(raw, dict):
+            yield from _references(child, f"{path}{key}.")
+
+
+def test_bypass_mode_selects_the_loss_that_corrects(local: DictConfig) -> None:
+    bypass = "algorithm.rollout_correction.bypass_mode=true"
+    config = build_config("local", [bypass, "algorithm.rollout_correction.loss_type=reinforce"])
+    assert each(config, "actor.policy_loss.loss_mode") == ["bypass_mode"] * 2
+    assert each(config, "actor.policy_loss.rollout_correction.loss_type") == ["reinforce"] * 2
+    assert each(local, "actor.policy_loss.loss_mode") == ["vanilla"] * 2
+    with pytest.raises(ValueError, match=r"policies\.short\.actor\.policy_loss\.loss_mode=gspo has no effect"):
+        build_config("local", [bypass, "policies.short.actor.policy_loss.loss_mode=gspo"])
+    with pytest.raises(ValueError, match=r"set algorithm\.rollout_correction\.bypass_mode=true"):
+        build_config("local", ["actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode"])
+
+
+def test_functions_by_data_source_are_the_users_to_name(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path, "reward: {functions: {my/source: {path: pkg://math, name: prod}}}")
+    assert build_config("mine", folder=folder).reward.functions["my/source"].name == "prod"
 
 
 def test_references_to_other_parts_follow_them(overridden: DictConfig) -> None:
@@ -252,6 +306,9 @@ def test_what_the_base_leaves_open_must_be_given(tmp_path: Path, key: str) -> No
         ("reward.max_error_fraction", "abc"),
         ("reward.grading_workers", 0),
         ("algorithm.adv_estimator", "gae"),
+        ("algorithm.adv_estimator", "grop"),
+        ("algorithm.use_kl_in_reward", True),
+        ("algorithm.rollout_correction.loss_type", "ppo"),
         ("algorithm.adv_estimator", "reinforce_plus_plus_baseline"),
         ("evaluation.samples", 0),
         ("placement.mode", "shared"),
@@ -272,8 +329,10 @@ def test_what_the_base_leaves_open_must_be_given(tmp_path: Path, key: str) -> No
     ],
 )
 def test_a_bad_value_is_named_with_its_key_and_a_remedy_in_one_sentence(
-    shared: DictConfig, key: str, value: object
+    shared: DictConfig, key: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Otherwise an estimator's name may be the user's own.
+    monkeypatch.delenv("VERL_USE_EXTERNAL_MODULES", raising=False)
     good = OmegaConf.select(shared, key)
     OmegaConf.update(shared, key, value, merge=False)
     try:

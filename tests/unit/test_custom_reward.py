@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from longshort.custom_reward import CustomReward
+from longshort.custom_reward import CustomReward, CustomRewards
 from longshort.episode import Episode, Problem, Turn
 from longshort.rewards import FAILED, HybridReward, Ramp, group_rewards
 
@@ -27,7 +28,11 @@ def episode() -> Episode:
 def write(folder: Path, body: str) -> CustomReward:
     file = folder / "reward.py"
     file.write_text(f"def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n    {body}\n")
-    return CustomReward(str(file), "compute_score")
+    return load(file, "compute_score")
+
+
+def load(path: Path | str, name: str) -> CustomReward:
+    return CustomReward("custom_reward_function", OmegaConf.create({"path": str(path), "name": name}))
 
 
 async def test_the_score_takes_the_place_of_correctness(tmp_path: Path) -> None:
@@ -70,6 +75,20 @@ def test_a_file_that_cannot_serve_is_one_sentence_before_anything_starts(
     file = tmp_path / "reward.py"
     file.write_text(content)
     with pytest.raises(ValueError, match=named):
-        CustomReward(str(file), name)
-    with pytest.raises(ValueError, match="no file"):
-        CustomReward(str(tmp_path / "missing.py"), name)
+        load(file, name)
+    with pytest.raises(ValueError, match="no Python file"):
+        load(tmp_path / "missing.py", name)
+
+
+async def test_a_module_serves_as_well_as_a_file() -> None:
+    assert load("pkg://math", "prod").where == "pkg://math:prod"
+    with pytest.raises(ValueError, match="no_such_module"):
+        load("pkg://no_such_module", "f")
+
+
+def test_functions_are_routed_by_data_source(tmp_path: Path) -> None:
+    mine, rest = write(tmp_path, "return 1"), load("pkg://math", "prod")
+    problem = episode().problem
+    assert CustomRewards(rest, {"mine": mine}).of(problem) is mine
+    assert CustomRewards(rest, {"other": mine}).of(problem) is rest
+    assert CustomRewards(None, {"other": mine}).of(problem) is None

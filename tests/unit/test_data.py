@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -191,6 +192,28 @@ def test_bad_files_raise_even_with_skip(tmp_path: Path, name: str, content: str 
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=words):
         load_problems([str(tmp_path / name)], on_error="skip")
+
+
+def test_a_data_set_class_of_ones_own_reads_all_files_at_once() -> None:
+    class Pairs:
+        """By length and index only, as a Dataset of torch's."""
+
+        def __init__(self, paths: Sequence[str]) -> None:
+            self.rows = [{"raw_prompt": [message("user", f"{path}?")], "answer": 1} for path in paths]
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, index: int) -> object:
+            return self.rows[index % len(self.rows)]
+
+    loaded = load_problems(["a.bin", "b.bin"], reader=Pairs)
+    assert loaded.problems == [
+        Problem("custom-0", "a.bin?", "1", "custom"),
+        Problem("custom-1", "b.bin?", "1", "custom"),
+    ]
+    with pytest.raises(ValueError, match=r"data\.custom_cls, index 0: "):
+        load_problems(["a"], reader=lambda paths: [3])
 
 
 def test_playground_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshort.episode import Episode, Problem, Turn
-from longshort.tracking import MetricsLog, TranscriptLog, read_metrics, transcript, visible
+from longshort.tracking import MetricsLog, TranscriptLog, read_metrics, transcript, visible, write_episodes
 
 METRICS = st.dictionaries(
     st.text(min_size=1).filter(lambda key: key != "step"), st.floats() | st.integers(), max_size=5
@@ -137,10 +137,14 @@ def test_files_come_every_so_many_steps(tmp_path: Path) -> None:
 
 def test_kept_episodes_are_read_back(tmp_path: Path) -> None:
     episodes = [episode(number, text="\ud800\u2028é") for number in range(3)]
-    TranscriptLog(tmp_path, every=1, keep_episodes=True).write(7, episodes, [{"total": 0.5}] * 3)
-    lines = (tmp_path / "episodes" / "step-000007.jsonl").read_text().rstrip("\n").split("\n")
+    write_episodes(tmp_path / "new", 7, episodes, [0.5, 0.25, 0.0], rewards=[{"long/total": 0.5}] * 3)
+    lines = (tmp_path / "new" / "7.jsonl").read_text().rstrip("\n").split("\n")
     assert [Episode.from_json(line) for line in lines] == episodes
-    assert json.loads(lines[0])["rewards"] == {"total": 0.5}
+    row = json.loads(lines[1])
+    assert row["rewards"] == {"long/total": 0.5}
+    # verl's keys
+    assert (row["input"], row["gts"], row["score"], row["step"]) == ("1+1?", "2", 0.25, 7)
+    assert row["output"] == "".join(turn.text for turn in episodes[1].turns)
 
 
 def test_no_steps_and_no_episodes(tmp_path: Path) -> None:

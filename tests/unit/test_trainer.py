@@ -16,11 +16,12 @@ import pytest
 from fakes import ROOMY, FakeGenerator, FakeGrader, FakePolicy, FakeTokenizer, Request, controller_of, problems
 
 from longshort.controller import Limits, Sampling
+from longshort.correction import AS_COMPUTED_AGAIN, RolloutCorrection
 from longshort.data import ProblemOrder
 from longshort.episode import Episode, Problem, Turn, View
 from longshort.grading import Grade
 from longshort.lengths import ExpectedLengths
-from longshort.metrics import episode_metrics, score_metrics
+from longshort.metrics import episode_metrics, kl_metrics, score_metrics
 from longshort.policy import TokenScores
 from longshort.rewards import HybridReward, Ramp, Reward
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError, Trainer, TrainerSettings
@@ -57,12 +58,15 @@ def make_trainer(
     learn_together: bool = True,
     batch: int = BATCH,
     weights: HybridReward = WEIGHTS,
+    correction: RolloutCorrection = AS_COMPUTED_AGAIN,
 ) -> tuple[Trainer, dict[str, FakePolicy]]:
     """A trainer of two fake policies that share a log."""
     tokenizer, log = FakeTokenizer(), []
     generators = {"long": FakeGenerator(tokenizer, long), "short": FakeGenerator(tokenizer, short)}
     policies = {r: FakePolicy(r, g, trainable=r not in frozen, log=log) for r, g in generators.items()}
-    settings = TrainerSettings(batch, SAMPLES, weights, Sampling(run=3), learn_together=learn_together)
+    settings = TrainerSettings(
+        batch, SAMPLES, weights, Sampling(run=3), learn_together=learn_together, rollout_correction=correction
+    )
     controller = controller_of(*generators.values(), limits)
     order = ProblemOrder(problems(count), seed=0)
     return Trainer(settings, policies, controller, order, grader or FakeGrader(), ExpectedLengths()), policies
@@ -123,6 +127,28 @@ async def test_the_loss_gets_the_trainers_log_probs_as_old_ones_and_the_referenc
         assert sample.old_log_probs == pytest.approx([value - 0.25 for value in sample.view.log_probs])
         assert sample.ref_log_probs == pytest.approx([value - 0.125 for value in sample.view.log_probs])
     assert all(sample.ref_log_probs is None for sample in policies["short"].updates[0])
+
+
+async def test_in_bypass_mode_the_loss_gets_the_engines_log_probs_and_nothing_is_scored() -> None:
+    trainer, policies = make_trainer(correction=RolloutCorrection(bypass_mode=True))
+    policies["long"].drift, policies["long"].reference = -0.25, 0.125
+    result = await trainer.step(1)
+    for policy in policies.values():
+        assert ("long", "score") not in policy.log
+        assert all(sample.old_log_probs == sample.view.log_probs for sample in policy.updates[0])
+    assert "long/kl" in result.metrics
+    assert not any("log_prob_gap" in name for name in result.metrics)
+
+
+async def test_corrections_reach_the_loss_and_the_metrics() -> None:
+    trainer, policies = make_trainer(correction=RolloutCorrection(rollout_is="token", rollout_is_threshold=4.0))
+    policies["long"].drift = 0.5
+    result = await trainer.step(1)
+    for sample in policies["long"].updates[0]:
+        expected = [exp(0.5) if sampled else 0.0 for sampled in sample.view.mask]
+        assert sample.rollout_is_weights == pytest.approx(expected)
+    assert result.metrics["long/rollout_corr/rollout_is_mean"] == pytest.approx(exp(0.5))
+    assert result.metrics["long/log_prob_gap"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("trained", "frozen"), [("long", "short"), ("short", "long")])
@@ -357,10 +383,11 @@ async def test_the_ramp_counts_steps() -> None:
 def test_score_metrics_count_sampled_tokens_only() -> None:
     views = [View((1,), (2, 3, 4), (1, 0, 1), (-1.0, 0.0, -2.0))]
     scores = TokenScores(((-1.5, -99.0, -2.25),), ((0.5, 99.0, 1.5),))
-    metrics = score_metrics("long", views, scores, TokenScores(((-1.5, 99.0, -1.25),)))
+    metrics = score_metrics("long", views, scores)
     assert metrics["long/log_prob_gap"] == pytest.approx((0.5 + 0.25) / 2)
     assert metrics["long/log_prob_gap_max"] == 0.5
     assert metrics["long/entropy"] == 1.0
+    metrics = kl_metrics("long", views, scores.log_probs, TokenScores(((-1.5, 99.0, -1.25),)))
     assert metrics["long/kl"] == pytest.approx((0.0 + exp(1.0) - 1.0 - 1.0) / 2)
 
 
