@@ -1,4 +1,4 @@
-"""The command line: ``longshort train`` and ``longshort demo``."""
+"""The command line: ``longshort train``, ``longshort demo`` and ``longshort data``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from longshort.config import build_config, config_dir
 from longshort.display import Display
+from longshort.sources import SOURCES
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
@@ -20,22 +21,17 @@ from workers.errors import PolicyFailedError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; user errors are one sentence on standard error and exit code 2."""
     parser = _parser()
-    # Overrides and options may stand in any order, which argparse does not do below subcommands.
     options, rest = parser.parse_known_args(arguments)
     if unknown := [argument for argument in rest if argument.startswith("-")]:
         parser.error(f"unknown option {unknown[0]}")
-    options.overrides += rest
+    if "overrides" in options:
+        # Overrides and options may stand in any order, which argparse does not do below subcommands.
+        options.overrides += rest
+    elif rest:
+        parser.error(f"unknown argument {rest[0]}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        config = build_config(options.config_name, options.overrides, options.config_dir)
-        if options.print_config:
-            sys.stdout.write(OmegaConf.to_yaml(config))
-        elif options.command == "demo":
-            from longshort.demo import demo
-
-            asyncio.run(demo(config))
-        else:
-            asyncio.run(_train(config))
+        options.run(options)
     except ValueError as error:
         sys.stderr.write(f"longshort: {error}\n")
         return 2
@@ -48,6 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_recipe(options: argparse.Namespace) -> None:
+    config = build_config(options.config_name, options.overrides, options.config_dir)
+    if options.print_config:
+        sys.stdout.write(OmegaConf.to_yaml(config))
+    else:
+        asyncio.run(options.play(config))
+
+
 async def _train(config: DictConfig) -> None:
     from longshort.assembly import open_run
 
@@ -56,20 +60,63 @@ async def _train(config: DictConfig) -> None:
             await run.fit()
 
 
+async def _demo(config: DictConfig) -> None:
+    from longshort.demo import demo
+
+    await demo(config)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from longshort.prepare import prepare
+
+    with Display() as display:
+        prepare(
+            options.name,
+            display,
+            path=options.source,
+            folder=options.out,
+            limit=options.limit,
+            seed=options.seed,
+            validation=options.validation,
+            drop_overlap=options.drop_overlap,
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longshort", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     names = ", ".join(sorted(p.stem for p in config_dir().glob("*.yaml") if p.stem not in {"base", "verl"}))
-    for command, recipe, text in (
-        ("train", "local", "train the policies of a recipe"),
-        ("demo", "demo", "train the playground pair and compare it with itself before"),
+    for command, recipe, play, text in (
+        ("train", "local", _train, "train the policies of a recipe"),
+        ("demo", "demo", _demo, "train the playground pair and compare it with itself before"),
     ):
         sub = commands.add_parser(command, help=text)
+        sub.set_defaults(run=_run_recipe, play=play)
         sub.add_argument("--config-name", default=recipe, help=f"a recipe: {names}; by default {recipe}")
         sub.add_argument("--config-dir", type=Path, default=None, help="folder with recipes of your own")
         sub.add_argument("--print-config", action="store_true", help="print the complete configuration and stop")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    _add_data(commands)
     return parser
+
+
+def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sub = commands.add_parser("data", help="prepare a data set that the papers train on")
+    sub.set_defaults(run=_prepare)
+    sub.add_argument("name", choices=SOURCES, help="the data set")
+    sub.add_argument("--source", help="a file, a folder or a data set of the hub in place of the data set's own")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; by default data/<name>")
+    sub.add_argument("--limit", type=int, metavar="N", help="draw N problems at random; by default all")
+    sub.add_argument("--seed", type=int, default=0, help="of the draw; by default 0")
+    sub.add_argument(
+        "--validation",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="problems whose questions should not be among the training problems",
+    )
+    sub.add_argument("--drop-overlap", action="store_true", help="drop training problems with such a question")
 
 
 if __name__ == "__main__":
