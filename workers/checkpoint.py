@@ -1,6 +1,7 @@
 """A policy on disk, without pickles.
 
     folder/huggingface/   weights, configuration, tokenizer: what ``from_pretrained`` and ``vllm serve`` load as it is
+    folder/lora_adapter/  with LoRA, the adapter in the format of peft; ``huggingface`` has it merged in
     folder/state/         master weights and optimiser through ``torch.distributed.checkpoint``, as safetensors
     folder/trainer.json   optimiser settings, learning-rate schedule
 
@@ -10,12 +11,14 @@ Any number of ranks may load what another number saved.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -24,8 +27,10 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from transformers import AutoModelForCausalLM, GenerationConfig
+from verl.utils.fsdp_utils import collect_lora_params, merged_lora_context, normalize_peft_param_name
 
 HUGGING_FACE = "huggingface"
+LORA_ADAPTER = "lora_adapter"
 STATE = "state"
 SETTINGS = "trainer.json"
 MODEL_PREFIX = "model."
@@ -35,11 +40,15 @@ OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True, cpu_offload=True)
 def save(engine: Any, folder: str) -> None:
     """Write the engine's policy into ``folder``; every rank calls it. Raises ``OSError`` where the disk refuses."""
     target = Path(folder)
-    weights, _ = engine.get_per_tensor_param()
     # Gathering is collective, so every rank walks through the weights; only the first keeps them.
-    gathered = {name: tensor.detach().cpu() for name, tensor in weights if dist.get_rank() == 0}
+    gathered = {name: tensor for name, tensor in _whole_weights(engine) if dist.get_rank() == 0}
     if dist.get_rank() == 0:
         _save_hugging_face(engine, gathered, target / HUGGING_FACE)
+    if _has_adapter(engine):
+        adapter = collect_lora_params(engine.module, layered_summon=False, base_sync_done=True)
+        if dist.get_rank() == 0:
+            engine.module.peft_config["default"].save_pretrained(str(target / LORA_ADAPTER))
+            save_file(dict(adapter), target / LORA_ADAPTER / "adapter_model.safetensors")
     tensors, settings = _state(engine)
     (target / STATE).mkdir(parents=True, exist_ok=True)
     dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(target / STATE), save_distributed=True))
@@ -59,7 +68,7 @@ def load(engine: Any, folder: str) -> None:
     dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(source / STATE)))
     weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
     optimizer = {k: v for k, v in tensors.items() if not k.startswith(MODEL_PREFIX)}
-    # Tied weights are stored once.
+    # Frozen weights are those of the model the run began with.
     set_model_state_dict(engine.module, weights, options=StateDictOptions(strict=False))
     set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **saved["optimizer"]}, options=OPTIONS)
     engine.lr_scheduler.load_state_dict(saved["lr_scheduler"])
@@ -68,24 +77,30 @@ def load(engine: Any, folder: str) -> None:
 
 def _state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Sharded tensors of model and optimiser, and the plain settings (learning rate, betas) that JSON holds."""
-    model = _without_tied(get_model_state_dict(engine.module, options=StateDictOptions(cpu_offload=True)))
+    # Parameters by their first names, so that tied weights are stored once.
+    trained = {name for name, parameter in engine.module.named_parameters() if parameter.requires_grad}
+    whole = get_model_state_dict(engine.module, options=StateDictOptions(cpu_offload=True))
+    model = {name: value for name, value in whole.items() if name in trained}
     optimizer = get_optimizer_state_dict(engine.module, engine.optimizer, options=OPTIONS)
     tensors = {f"{MODEL_PREFIX}{name}": value for name, value in model.items()}
     tensors |= {key: value for key, value in optimizer.items() if isinstance(value, torch.Tensor)}
     return tensors, {key: value for key, value in optimizer.items() if key not in tensors}
 
 
-def _without_tied(weights: dict[str, Any]) -> dict[str, Any]:
-    """One name for every storage; safetensors refuses two."""
-    seen: set[int] = set()
-    unique = {}
-    for name, tensor in weights.items():
-        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-        if local.numel() and local.data_ptr() in seen:
-            continue
-        seen.add(local.data_ptr())
-        unique[name] = tensor
-    return unique
+def _has_adapter(engine: Any) -> bool:
+    return hasattr(engine.module, "peft_config")
+
+
+def _whole_weights(engine: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Full weights under the names of the Hugging Face model, one after another, adapters merged in."""
+    if not _has_adapter(engine):
+        yield from ((name, tensor.detach().cpu()) for name, tensor in engine.get_per_tensor_param()[0])
+        return
+    with merged_lora_context(engine.module, backup_adapters=True):
+        for name, tensor in normalize_peft_param_name(engine.module.state_dict()).items():
+            whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            # A copy, because leaving the context undoes the merge in place.
+            yield name, whole.detach().cpu().clone()
 
 
 def _materialise_optimizer(engine: Any) -> None:

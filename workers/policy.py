@@ -48,13 +48,15 @@ class RayPolicy:
             config = OmegaConf.create({**config, "rollout": {**config.rollout, "load_format": "auto"}})
         self._replicas = rollout.make_replicas(name, config, pool.store[0], len(pool.store))
         self._uses_reference = trainable and bool(config.actor.use_kl_loss)
+        # With LoRA the reference is the actor without its adapter.
+        self._is_lora = config.model.lora_rank > 0
         self.generator: rollout.VLLMGenerator
 
     def start_workers(self) -> None:
         """Create the training workers and load their weights; a frozen policy has none."""
         if not self.trainable:
             return
-        role = "actor_rollout_ref" if self._uses_reference else "actor_rollout"
+        role = "actor_rollout_ref" if self._uses_reference and not self._is_lora else "actor_rollout"
         workers = RayWorkerGroup(
             resource_pool=self._pool,
             ray_cls_with_init=RayClassWithInitArgs(ray.remote(PolicyWorker), config=self.config, role=role),
@@ -83,8 +85,8 @@ class RayPolicy:
     async def reference_scores(self, views: Sequence[View]) -> TokenScores | None:
         if not self._uses_reference:
             return None
-        batch = self._inference_batch(views, calculate_entropy=False)
-        output = await self._call("compute_ref_log_prob", batch)
+        batch = self._inference_batch(views, calculate_entropy=False, no_lora_adapter=self._is_lora)
+        output = await self._call("compute_log_prob" if self._is_lora else "compute_ref_log_prob", batch)
         return TokenScores(response_rows(tu.get(output, "log_probs"), batch)[: len(views)])
 
     async def update(self, samples: Sequence[Sample]) -> Mapping[str, float]:

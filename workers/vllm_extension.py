@@ -24,7 +24,8 @@ class PolicyWorkerExtension(vLLMColocateWorkerExtension):
         return f"{os.environ[SOCKET_VARIABLE]}{_resolve_vllm_weight_sync_local_rank(self.local_rank, parallel)}"
 
     def update_weights_from_ipc(self, use_shm: bool = False, **kwargs: Any) -> None:
-        if get_platform().device_name != "cpu":
+        is_adapter = bool(kwargs.get("peft_config")) and bool(kwargs.get("base_sync_done"))
+        if get_platform().device_name != "cpu" or is_adapter:
             super().update_weights_from_ipc(use_shm=use_shm, **kwargs)
             return
         # On CPU vLLM packs linear weights after loading, so loading into the packed layers fails: reload them whole.
