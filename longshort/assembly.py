@@ -16,6 +16,7 @@ from longshort.controller import Limits, Member, Sampling, SynergyController, re
 from longshort.correction import RolloutCorrection
 from longshort.custom_reward import CustomRewards, custom_rewards
 from longshort.data import ProblemOrder, Reader, load_problems
+from longshort.demand import place_by_demand
 from longshort.display import Display
 from longshort.episode import Problem
 from longshort.extern import load_object
@@ -24,13 +25,14 @@ from longshort.grading_pool import GradingPool
 from longshort.lengths import ExpectedLengths
 from longshort.overlap import shared_questions
 from longshort.policy import Policy
+from longshort.policy_checks import BY_DEMAND
 from longshort.protocol import PROTOCOLS, TAGS, Protocol
 from longshort.registered import check_registered
 from longshort.rewards import HybridReward, Ramp
 from longshort.run import Run
 from longshort.trackers import make_trackers
 from longshort.trainer import Trainer, TrainerSettings
-from longshort.validation import trained_policies
+from longshort.validation import trained_policies, validate
 
 
 @asynccontextmanager
@@ -39,6 +41,9 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     from workers import team
 
     team.configure_environment(config.trainer.device)
+    if config.placement.n_gpus_per_node == BY_DEMAND:
+        config.placement.n_gpus_per_node = place_by_demand(config, trained_policies(config))
+        validate(config)
     folder = Path(config.trainer.default_local_dir)
     display.stage("loading data and tokenizers")
     protocol = PROTOCOLS[config.team.protocol]

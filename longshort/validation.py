@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 from omegaconf import DictConfig, OmegaConf
+
+from longshort.policy_checks import BY_DEMAND, check_policy, choice, count, number
 
 # Whole numbers, at least 1.
 COUNTS = (
@@ -41,8 +42,8 @@ def trained_policies(config: DictConfig) -> tuple[str, ...]:
 def validate(config: DictConfig) -> None:
     """Raise ``ValueError`` for the first contradiction."""
     protocol = config.team.protocol
-    _choice("team.protocol", protocol, TRAINABLE)
-    _choice("train", config.train, TRAINABLE[protocol])
+    choice("team.protocol", protocol, TRAINABLE)
+    choice("train", config.train, TRAINABLE[protocol])
     roles = sorted({role for trained in TRAINABLE[protocol].values() for role in trained})
     if sorted(config.policies) != roles:
         raise ValueError(
@@ -50,28 +51,27 @@ def validate(config: DictConfig) -> None:
             f"name them {', '.join(roles)}"
         )
     for key in ("format_of", "length_of"):
-        _choice(f"reward.{key}", config.reward[key], ("own", "all"))
+        choice(f"reward.{key}", config.reward[key], ("own", "all"))
     estimator = config.algorithm.adv_estimator
     if estimator in REFUSED_ESTIMATORS or EXTERNAL_MODULES not in os.environ:
-        _choice("algorithm.adv_estimator", estimator, ESTIMATORS)
+        choice("algorithm.adv_estimator", estimator, ESTIMATORS)
     if config.algorithm.use_kl_in_reward:
         raise ValueError(
             "algorithm.use_kl_in_reward=true is not supported, because rewards here are of whole episodes; "
             "set it to false and actor_rollout_ref.actor.use_kl_loss=true instead"
         )
-    _choice("algorithm.rollout_correction.loss_type", config.algorithm.rollout_correction.loss_type, BYPASS_LOSSES)
-    _choice("placement.mode", config.placement.mode, ("split", "colocated"))
-    _choice("data.on_error", config.data.on_error, ("raise", "skip"))
-    _choice("trainer.device", config.trainer.device, ("cpu", "cuda"))
-    _choice("trainer.resume_mode", config.trainer.resume_mode, ("auto", "disable"))
+    choice("algorithm.rollout_correction.loss_type", config.algorithm.rollout_correction.loss_type, BYPASS_LOSSES)
+    choice("placement.mode", config.placement.mode, ("split", "colocated"))
+    choice("data.on_error", config.data.on_error, ("raise", "skip"))
+    choice("trainer.device", config.trainer.device, ("cpu", "cuda"))
+    choice("trainer.resume_mode", config.trainer.resume_mode, ("auto", "disable"))
     for key in COUNTS:
-        _count(key, OmegaConf.select(config, key))
+        count(key, OmegaConf.select(config, key))
     for key in NUMBERS:
-        _number(key, OmegaConf.select(config, key))
-    _count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
+        number(key, OmegaConf.select(config, key))
+    count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
     for name in config.policies:
-        _count(f"team.max_turn_tokens.{name}", config.team.max_turn_tokens.get(name))
-        _count(f"placement.n_gpus_per_node.{name}", config.placement.n_gpus_per_node.get(name))
+        count(f"team.max_turn_tokens.{name}", config.team.max_turn_tokens.get(name))
     if OmegaConf.is_missing(config.data, "train_files") or not config.data.train_files:
         raise ValueError("data.train_files is not set; give a .json, .jsonl or .parquet file or a list of them")
     if not config.data.val_files and (config.trainer.test_freq > 0 or config.trainer.val_before_train):
@@ -79,75 +79,39 @@ def validate(config: DictConfig) -> None:
             f"trainer.test_freq={config.trainer.test_freq} and val_before_train={config.trainer.val_before_train} ask "
             "for evaluations, but data.val_files is empty; give problems or set them to -1 and false"
         )
-    if config.placement.mode == "colocated" and len(set(config.placement.n_gpus_per_node.values())) > 1:
+    _check_placement(config)
+    for name in config.policies:
+        check_policy(config, str(name), name in trained_policies(config))
+
+
+def _check_placement(config: DictConfig) -> None:
+    placement, colocated = config.placement, config.placement.mode == "colocated"
+    if placement.n_gpus_per_node == BY_DEMAND:
+        if colocated:
+            raise ValueError(
+                f"placement.n_gpus_per_node={BY_DEMAND} divides GPUs, but placement.mode=colocated shares them; "
+                "choose placement.mode=split"
+            )
+        count("trainer.n_gpus_per_node", config.trainer.n_gpus_per_node, least=len(config.policies))
+        for name in config.policies:
+            if placement.demand[name] is not None:
+                number(f"placement.demand.{name}", placement.demand[name], above=0)
+        return
+    if not isinstance(placement.n_gpus_per_node, DictConfig):
         raise ValueError(
-            f"placement.n_gpus_per_node={dict(config.placement.n_gpus_per_node)} differs between policies that are "
-            "colocated; give them the same number or use placement.mode=split"
+            f"placement.n_gpus_per_node={placement.n_gpus_per_node} is unknown; give a number for each policy or "
+            f"choose {BY_DEMAND}"
         )
     for name in config.policies:
-        _validate_policy(config, str(name))
-
-
-def _validate_policy(config: DictConfig, name: str) -> None:
-    policy, key = config.policies[name], f"policies.{name}"
-    if not policy.model.path or policy.model.path == "???":
-        raise ValueError(f"{key}.model.path is not set; give a model folder or a hub id")
-    _count(f"{key}.rollout.n", policy.rollout.n)
-    _count(f"{key}.actor.ppo_mini_batch_size", policy.actor.ppo_mini_batch_size)
-    if policy.rollout.n < 2:
-        raise ValueError(f"{key}.rollout.n={policy.rollout.n} makes groups of one; GRPO compares at least 2 episodes")
-    if len({config.policies[other].rollout.n for other in config.policies}) > 1:
+        count(f"placement.n_gpus_per_node.{name}", placement.n_gpus_per_node.get(name))
+    if colocated and len(set(placement.n_gpus_per_node.values())) > 1:
         raise ValueError(
-            f"{key}.rollout.n={policy.rollout.n} differs between policies that play together; make it equal"
+            f"placement.n_gpus_per_node={dict(placement.n_gpus_per_node)} differs between policies that are "
+            "colocated; give them the same number or choose placement.mode=split"
         )
-    batch, mini = config.data.train_batch_size, policy.actor.ppo_mini_batch_size
-    if batch % mini:
+    shares = {str(name): policy.rollout.gpu_memory_utilization for name, policy in config.policies.items()}
+    if colocated and config.trainer.device == "cuda" and sum(shares.values()) > 1:
         raise ValueError(
-            f"data.train_batch_size={batch} is no multiple of {key}.actor.ppo_mini_batch_size={mini}; change either"
+            f"policies.*.rollout.gpu_memory_utilization={shares} add up to more than the GPU that colocated engines "
+            "share while they play; set them to less than 1 together"
         )
-    if config.trainer.device == "cpu" and policy.rollout.enable_chunked_prefill:
-        raise ValueError(
-            f"{key}.rollout.enable_chunked_prefill=true does not work with seeded turns on trainer.device=cpu; "
-            "set it to false"
-        )
-    slots = config.placement.n_gpus_per_node[name] * config.trainer.nnodes
-    if mini * policy.rollout.n % slots:
-        raise ValueError(
-            f"{key}.actor.ppo_mini_batch_size * rollout.n = {mini * policy.rollout.n} does not divide over {slots} "
-            f"data-parallel ranks (placement.n_gpus_per_node.{name} * trainer.nnodes); change either"
-        )
-    sizes = [f"{kind}_parallel_size" for kind in ("tensor_model", "data", "pipeline_model")]
-    per_replica = math.prod(policy.rollout[size] for size in sizes)
-    if slots % per_replica:
-        raise ValueError(
-            f"{key}.rollout: an engine of {' * '.join(sizes)} = {per_replica} does not divide {slots} device slots "
-            f"(placement.n_gpus_per_node.{name} * trainer.nnodes); change either"
-        )
-    needed = config.data.max_prompt_length + config.team.max_episode_tokens
-    packed = policy.actor.ppo_max_token_len_per_gpu * policy.actor.ulysses_sequence_parallel_size
-    if policy.actor.use_dynamic_bsz and packed < needed:
-        raise ValueError(
-            f"{key}.actor.ppo_max_token_len_per_gpu={policy.actor.ppo_max_token_len_per_gpu} holds no conversation of "
-            f"data.max_prompt_length + team.max_episode_tokens = {needed}; raise it or lower those"
-        )
-    if policy.rollout.max_model_len and policy.rollout.max_model_len < needed:
-        raise ValueError(
-            f"{key}.rollout.max_model_len={policy.rollout.max_model_len} is below data.max_prompt_length + "
-            f"team.max_episode_tokens = {needed}; raise it or lower those"
-        )
-
-
-def _choice(key: str, value: object, choices: object) -> None:
-    names = [str(choice) for choice in choices]  # type: ignore[attr-defined]
-    if str(value) not in names:
-        raise ValueError(f"{key}={value} is unknown; choose one of {', '.join(names)}")
-
-
-def _count(key: str, value: object, least: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{key}={value} must be a whole number, at least {least}")
-
-
-def _number(key: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{key}={value} must be a number")

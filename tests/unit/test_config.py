@@ -45,8 +45,6 @@ def overridden() -> DictConfig:
             "actor_rollout_ref.actor.clip_ratio=0.1",
             "actor_rollout_ref.rollout.n=4",
             "policies.long.actor.grad_clip=0.5",
-            "policies.long.actor.use_dynamic_bsz=false",
-            "policies.long.actor.ulysses_sequence_parallel_size=2",
             "policies.short.model.path=/models/s",
             "+actor_rollout_ref.model.override_config.for_all=6",
             "+policies.long.model.override_config.for_one=5",
@@ -108,7 +106,6 @@ def test_a_shared_key_goes_to_all_policies_and_a_policys_key_to_one(overridden: 
 def test_verls_references_follow_within_each_policy(overridden: DictConfig) -> None:
     for follower in ("rollout.n", "actor.rollout_n", "ref.rollout_n"):
         assert each(overridden, follower) == [4, 4]
-    assert each(overridden, "ref.ulysses_sequence_parallel_size") == [2, 1]
     assert each(overridden, "rollout.prometheus.served_model_name") == each(overridden, "model.path")
     assert each(overridden, "model.path")[1] == "/models/s"
 
@@ -326,6 +323,11 @@ def test_what_the_base_leaves_open_must_be_given(tmp_path: Path, key: str) -> No
         ("policies.short.actor.ppo_mini_batch_size", 0),
         ("policies.short.actor.ppo_mini_batch_size", 5),
         ("policies.short.actor.ppo_mini_batch_size", 32),
+        ("policies.short.actor.ulysses_sequence_parallel_size", 2),
+        ("policies.long.actor.ppo_max_token_len_per_gpu", 100),
+        ("policies.long.rollout.log_prob_max_token_len_per_gpu", 100),
+        ("policies.long.rollout.log_prob_use_dynamic_bsz", False),
+        ("placement.n_gpus_per_node", 3),
     ],
 )
 def test_a_bad_value_is_named_with_its_key_and_a_remedy_in_one_sentence(
@@ -345,6 +347,45 @@ def test_a_bad_value_is_named_with_its_key_and_a_remedy_in_one_sentence(
     assert key in message
     assert str(value).lower() in message.lower() or "is not set" in message
     assert any(remedy in message for remedy in ("choose", "must be", "give", "change either", "set it", "raise it"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (
+            ["actor.use_dynamic_bsz=false", "rollout.log_prob_use_dynamic_bsz=false"],
+            r"policies\.long\.actor\.ppo_micro_batch_size_per_gpu is not set; give it",
+        ),
+        (["model.lora_adapter_path=/a"], r"lora_adapter_path=/a needs policies\.long\.model\.lora_rank"),
+        (["model.lora_rank=8", "rollout.load_format=dummy"], r"load_format=dummy.*set it to auto"),
+    ],
+)
+def test_settings_that_contradict_each_other(overrides: list[str], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        build_config("local", [f"policies.long.{override}" for override in overrides])
+
+
+def test_a_frozen_policy_has_no_adapter() -> None:
+    adapter = ["policies.short.model.lora_rank=8", "policies.short.model.lora_adapter_path=/a"]
+    build_config("local", adapter)
+    with pytest.raises(ValueError, match=r"policies\.short\.model\.lora_adapter_path=/a would not be played"):
+        build_config("local", [*adapter, "train=long"])
+
+
+def test_colocated_engines_share_the_memory_of_a_gpu() -> None:
+    colocated = ["trainer.device=cuda", "placement.mode=colocated", "data.train_batch_size=16"]
+    build_config("local", [*colocated, "actor_rollout_ref.rollout.gpu_memory_utilization=0.45"])
+    with pytest.raises(ValueError, match=r"gpu_memory_utilization=.*add up to more"):
+        build_config("local", [*colocated, "policies.long.rollout.gpu_memory_utilization=0.6"])
+
+
+def test_sequences_are_split_only_where_they_are_packed(local: DictConfig) -> None:
+    local.placement.n_gpus_per_node.long = 2
+    local.policies.long.actor.ulysses_sequence_parallel_size = 2
+    with pytest.raises(ValueError, match=r"set it to 1 or policies\.long\.model\.use_remove_padding=true"):
+        validate(local)
+    local.policies.long.model.use_remove_padding = True
+    validate(local)
 
 
 def test_groups_of_one_are_refused(local: DictConfig) -> None:
