@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from longshort.assembly import warn_of_overlap
 from longshort.display import Display
 from longshort.episode import Problem
 from longshort.overlap import question_key, shared_questions
+from longshort.usable import warn_of_overlap
 
 SPACES = st.sampled_from([" ", "  ", "\n", "\t", "~", r"\,", r"\;", r"\:", r"\!", r"\ ", r"\quad ", r"\\", "$", r"\$"])
 # LaTeX and words; a command ends where a space, a digit or a sign begins.

@@ -1,0 +1,76 @@
+"""What a run reads of a model before it starts anything: tokenizer, context length, whether there are weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from longshort.controller import render_prompt
+from longshort.protocol import TAGS, Protocol
+
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def load_tokenizer(policy: DictConfig, name: str, protocol: Protocol) -> Any:
+    """The tokenizer of policy ``name``, with a chat template that leaves the opening tag to the model.
+
+    Raises:
+        ValueError: there is none, or it cannot serve.
+    """
+    from transformers import AutoTokenizer
+
+    path = policy.model.tokenizer_path or policy.model.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=policy.model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"policies.{name}.model.path={path} has no tokenizer: {' '.join(str(error).split())}"
+        ) from error
+    if policy.model.custom_chat_template:
+        tokenizer.chat_template = policy.model.custom_chat_template
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer of policies.{name}.model.path={path} has no chat template; "
+            f"set policies.{name}.model.custom_chat_template"
+        )
+    opened = tokenizer.decode(render_prompt(protocol, name, tokenizer, "1+1=?")).rstrip()
+    if opened.endswith(TAGS):
+        raise ValueError(
+            f"the chat template of policies.{name}.model.path={path} writes the model's opening tag itself, as in "
+            f"{opened[-20:]!r}, so no turn could be well formed; set policies.{name}.model.custom_chat_template"
+        )
+    return tokenizer
+
+
+def context_length(config: DictConfig, name: str) -> int:
+    """Tokens that a policy's context holds: ``rollout.max_model_len``, or the model's own where that is null.
+
+    Raises:
+        ValueError: a folder is no model or has no weights, or the model's context is too short.
+    """
+    from transformers import AutoConfig
+
+    policy, needed = config.policies[name], config.data.max_prompt_length + config.team.max_episode_tokens
+    folder = Path(policy.model.path).expanduser()
+    if folder.is_dir() and not any(found for pattern in WEIGHTS for found in folder.glob(pattern)):
+        raise ValueError(
+            f"policies.{name}.model.path={policy.model.path} holds no weights ({' or '.join(WEIGHTS)}); "
+            "give the folder that does"
+        )
+    try:
+        model = AutoConfig.from_pretrained(policy.model.path, trust_remote_code=policy.model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"policies.{name}.model.path={policy.model.path} is no model: {' '.join(str(error).split())}"
+        ) from error
+    own = int(getattr(model.get_text_config(), "max_position_embeddings", None) or needed)
+    wanted = int(policy.rollout.max_model_len or own)
+    if wanted > own or wanted < needed:
+        raise ValueError(
+            f"policies.{name} needs a context of {max(needed, wanted)} tokens (data.max_prompt_length + "
+            f"team.max_episode_tokens, or rollout.max_model_len), but model.path={policy.model.path} holds {own}; "
+            "lower those or choose another model"
+        )
+    return wanted
