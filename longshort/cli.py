@@ -1,4 +1,4 @@
-"""The command line: ``longshort train``, ``longshort demo`` and ``longshort data``."""
+"""The command line: ``longshort train``, ``demo``, ``sft`` and ``data``."""
 
 from __future__ import annotations
 
@@ -60,6 +60,13 @@ async def _train(config: DictConfig) -> None:
             await run.fit()
 
 
+async def _sft(config: DictConfig) -> None:
+    from longshort.sft import sft
+
+    with Display() as display:
+        await sft(config, display)
+
+
 async def _demo(config: DictConfig) -> None:
     from longshort.demo import demo
 
@@ -89,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     for command, recipe, play, text in (
         ("train", "local", _train, "train the policies of a recipe"),
         ("demo", "demo", _demo, "train the playground pair and compare it with itself before"),
+        ("sft", "sft_playground", _sft, "fine-tune policies on written conversations"),
     ):
         sub = commands.add_parser(command, help=text)
         sub.set_defaults(run=_run_recipe, play=play)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from longshort.episode import Episode, Ids, Outcome, Problem, Turn
-from longshort.generation import Completion, Generator, SamplingParams, Tokenizer
+from longshort.generation import Chat, Completion, Generator, SamplingParams, Tokenizer, chat_ids, until_stop
 from longshort.protocol import Protocol
 
 PROMPT_CACHE = 4096
@@ -65,11 +65,8 @@ def turn_seed(run: int, step: int, problem: str, sample: int, turn: int) -> int:
 
 def render_prompt(protocol: Protocol, role: str, tokenizer: Tokenizer, question: str) -> Ids:
     """Ids that ``role`` starts from: its system prompt and the question, by its chat template."""
-    messages = [
-        {"role": "system", "content": protocol.system_prompts[role]},
-        {"role": "user", "content": question},
-    ]
-    return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+    system, user = protocol.system_prompts[role], question
+    return chat_ids(tokenizer, Chat(({"role": "system", "content": system}, {"role": "user", "content": user})))
 
 
 class SynergyController:
@@ -161,7 +158,8 @@ class SynergyController:
         tokenizer = self.members[role].tokenizer
         ids = completion.token_ids
         visible = ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
-        text = self._until_stop(role, tokenizer.decode(list(visible), skip_special_tokens=False))
+        # Readers go on right after the stop string.
+        text = until_stop(tokenizer.decode(list(visible), skip_special_tokens=False), self.protocol.stop(role))
         well_formed = self.protocol.well_formed(role, text)
         closing = self.protocol.closing(role, text)
         closing_ids: Ids = ()
@@ -192,11 +190,6 @@ class SynergyController:
         )
         return turn, closing
 
-    def _until_stop(self, role: str, text: str) -> str:
-        """A stop string may end inside the last token; readers go on right after it."""
-        ends = [text.find(stop) + len(stop) for stop in self.protocol.stop(role) if stop in text]
-        return text[: min(ends)] if ends else text
-
     def _outcome(self, turn: Turn, closing: str | None) -> Outcome | None:
         """How the episode ends with this turn, or None where play goes on."""
         if closing is None:
@@ -215,13 +208,15 @@ def _share_ids(author: Member, reader: Member) -> bool:
 
 async def _as_finished(plays: Sequence[Coroutine[Any, Any, Episode]]) -> AsyncIterator[tuple[int, Episode]]:
     tasks = {asyncio.ensure_future(play): index for index, play in enumerate(plays)}
-    pending = set(tasks)
+    # asyncio.wait would visit every task that still plays each time one finishes.
+    finished: asyncio.Queue[asyncio.Task[Episode]] = asyncio.Queue()
+    for task in tasks:
+        task.add_done_callback(finished.put_nowait)
     try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                yield tasks[task], task.result()
+        while tasks:
+            task = await finished.get()
+            yield tasks.pop(task), task.result()
     finally:
-        for task in pending:
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,12 +41,14 @@ def correct(samples: Sequence[Sample], settings: RolloutCorrection) -> tuple[lis
 
     B samples are padded to (B, response) for verl's function, of which no padding comes back.
     """
+    import numpy as np
     import torch
     from torch.nn.utils.rnn import pad_sequence
     from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
 
     def padded(rows: Sequence[Sequence[float]]) -> torch.Tensor:
-        return pad_sequence([torch.tensor(row, dtype=torch.float32) for row in rows], batch_first=True)
+        arrays = [np.fromiter(row, dtype=np.float32, count=len(row)) for row in rows]
+        return pad_sequence([torch.from_numpy(array) for array in arrays], batch_first=True)
 
     weights, mask, metrics = compute_rollout_correction_and_rejection_mask(
         old_log_prob=padded([sample.old_log_probs for sample in samples]),
@@ -60,9 +62,9 @@ def correct(samples: Sequence[Sample], settings: RolloutCorrection) -> tuple[lis
     )
     weight_rows = None if weights is None else weights.batch["rollout_is_weights"].tolist()
     corrected = []
-    for i, (sample, kept) in enumerate(zip(samples, mask.tolist(), strict=True)):
+    for i, (sample, kept) in enumerate(zip(samples, mask.long().tolist(), strict=True)):
         length = len(sample.view.response_ids)
-        view = replace(sample.view, mask=tuple(int(token) for token in kept[:length]))
+        view = replace(sample.view, mask=tuple(kept[:length]))
         own = None if weight_rows is None else tuple(weight_rows[i][:length])
         corrected.append(replace(sample, view=view, rollout_is_weights=own))
     return corrected, metrics

@@ -18,6 +18,7 @@ COUNTS = (
     "reward.grading_workers",
     "trainer.nnodes",
     "trainer.total_training_steps",
+    "trainer.total_epochs",
 )
 NUMBERS = ("reward.eta", "reward.lambda", "reward.mu.start", "reward.mu.end", "reward.max_error_fraction")
 # verl's estimators that keep to one problem at a time and need nothing but one reward an episode.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig
+from tensordict import TensorDict
 from verl.plugin.platform import get_platform
-from verl.single_controller.base.decorator import Dispatch, register
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils.device import get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.rollout import base as rollout_base
 
@@ -27,6 +29,27 @@ class PolicyWorker(ActorRolloutRefWorker):
             prepare_cpu_process()
         rollout_base._ROLLOUT_REGISTRY[ROLLOUT_KEY] = ROLLOUT_ADAPTER
         super().__init__(config, role, **kwargs)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        super().init_model()
+        if self.rollout is None:
+            return
+        parameters = self.actor.engine.module.named_parameters
+        # Without repetition a tied weight comes under its first name only.
+        first = {id(parameter): name for name, parameter in parameters()}
+        named = {name: first[id(parameter)] for name, parameter in parameters(remove_duplicate=False)}
+        self.rollout.tied = {name: original for name, original in named.items() if name != original}
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def update_actor(self, data: TensorDict) -> TensorDict:
+        """verl's update, after which the device has back what it took beside weights and optimiser.
+
+        torch would keep it cached, out of reach of another policy's trainer or engine on the same device.
+        """
+        output = super().update_actor(data)
+        get_torch_device().empty_cache()
+        return output
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def save_policy(self, folder: str) -> None:

@@ -109,7 +109,9 @@ def _materialise_optimizer(engine: Any) -> None:
     for group in engine.optimizer.param_groups:
         group["lr"] = 0.0
         for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+            # Frozen ones have no state, as after a real step.
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
     engine.optimizer.step()
     engine.optimizer.zero_grad()
     for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):

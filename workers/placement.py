@@ -6,16 +6,31 @@ On CPU the slots are logical (``ray.init(num_gpus=…)``), so that the same code
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+import ray
 from verl.single_controller.ray import RayResourcePool
+from verl.utils.device import get_device_name, get_resource_name
 
 # Processes that share a slot: per policy a worker, its engine's adapter and one to spare for a helper task.
 PROCESSES_PER_POLICY = 3
 
 
+def device_slots(placement: str, n_gpus_per_node: Iterable[int]) -> int:
+    """Devices of one node that the policies need together."""
+    counts = list(n_gpus_per_node)
+    return max(counts) if placement == "colocated" else sum(counts)
+
+
 def make_pools(
     policies: list[str], placement: str, n_gpus_per_node: dict[str, int], nnodes: int
 ) -> dict[str, RayResourcePool]:
-    """One pool per policy; the same pool for all where ``placement`` is ``colocated``."""
+    """One pool per policy, reserved in Ray; the same pool for all where ``placement`` is ``colocated``.
+
+    Raises:
+        ValueError: Ray has too few devices or CPUs, so that the reservation would wait for ever.
+    """
+    check_resources(placement, n_gpus_per_node, nnodes, ray.cluster_resources())
     if placement == "colocated":
         sizes = set(n_gpus_per_node.values())
         assert len(sizes) == 1, "colocated policies share the same slots"
@@ -25,4 +40,22 @@ def make_pools(
 
 
 def _pool(name: str, n_gpus_per_node: int, nnodes: int, processes: int) -> RayResourcePool:
-    return RayResourcePool([n_gpus_per_node] * nnodes, use_gpu=True, name_prefix=name, max_colocate_count=processes)
+    pool = RayResourcePool([n_gpus_per_node] * nnodes, use_gpu=True, name_prefix=name, max_colocate_count=processes)
+    # Policies start their workers beside each other; two that find a shared pool unreserved would each reserve it.
+    pool.get_placement_groups(device_name=get_device_name())
+    return pool
+
+
+def check_resources(
+    placement: str, n_gpus_per_node: Mapping[str, int], nnodes: int, resources: Mapping[str, float]
+) -> None:
+    """Raise ``ValueError`` where Ray has too few devices or CPUs, so that a reservation would wait for ever."""
+    devices = device_slots(placement, n_gpus_per_node.values()) * nnodes
+    # Every process on a slot takes a CPU, and so does an engine's server while Ray places it.
+    cpus = (PROCESSES_PER_POLICY * sum(n_gpus_per_node.values()) + 1) * nnodes
+    for kind, unit, needed in ((get_resource_name(), "devices", devices), ("CPU", "CPUs", cpus)):
+        if needed > (there := int(resources.get(kind, 0))):
+            raise ValueError(
+                f"placement.n_gpus_per_node={dict(n_gpus_per_node)} with placement.mode={placement} and "
+                f"trainer.nnodes={nnodes} needs {needed} {unit}, but Ray has {there}; lower it or give Ray more"
+            )

@@ -52,11 +52,17 @@ class RayPolicy:
         self._is_lora = config.model.lora_rank > 0
         self.generator: rollout.VLLMGenerator
 
-    def start_workers(self) -> None:
-        """Create the training workers and load their weights; a frozen policy has none."""
+    def start_workers(self, generates: bool = True) -> None:
+        """Create the training workers and load their weights; a frozen policy has none.
+
+        ``generates``: whether engines will follow, which the workers then send their weights to.
+        """
         if not self.trainable:
             return
-        role = "actor_rollout_ref" if self._uses_reference and not self._is_lora else "actor_rollout"
+        role = "actor_rollout" if generates else "actor"
+        if self._uses_reference and not self._is_lora:
+            assert generates, "a reference belongs to reinforcement learning"
+            role = "actor_rollout_ref"
         workers = RayWorkerGroup(
             resource_pool=self._pool,
             ray_cls_with_init=RayClassWithInitArgs(ray.remote(PolicyWorker), config=self.config, role=role),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -13,9 +14,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from verl.single_controller.ray.base import split_resource_pool
 from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+from vllm.sampling_params import StructuredOutputsParams
 
 from longshort.episode import Ids
-from longshort.generation import Completion, SamplingParams, Tokenizer
+from longshort.generation import Chat, Completion, Prompt, SamplingParams, Tokenizer, chat_ids, text_of, until_stop
 from workers.errors import EngineDiedError
 from workers.naming import SOCKET_VARIABLE, policy_of_server, server_prefix, weight_socket
 
@@ -86,12 +88,13 @@ class VLLMGenerator:
         self._in_flight = [0] * len(servers)
         self._sessions: OrderedDict[str, int] = OrderedDict()
 
-    async def generate(self, prompt_ids: Ids, params: SamplingParams, session: str) -> Completion:
+    async def generate(self, prompt: Prompt, params: SamplingParams, session: str) -> Completion:
         """See :class:`longshort.generation.Generator`.
 
         Raises:
             EngineDiedError: the replica's process is gone.
         """
+        prompt_ids = chat_ids(self._tokenizer, prompt) if isinstance(prompt, Chat) else prompt
         replica = self._route(session)
         sampling: dict[str, Any] = {
             "max_tokens": params.max_tokens,
@@ -105,6 +108,8 @@ class VLLMGenerator:
         }
         if params.stop:
             sampling |= {"stop": list(params.stop), "include_stop_str_in_output": True}
+        if params.json_schema is not None:
+            sampling["structured_outputs"] = StructuredOutputsParams(json=dict(params.json_schema))
         self._in_flight[replica] += 1
         try:
             output: TokenOutput = await self._servers[replica].generate.remote(
@@ -125,12 +130,16 @@ class VLLMGenerator:
             raise EngineDiedError(self.policy, "it aborted a request")
         ids, log_probs = tuple(output.token_ids), tuple(output.log_probs or ())
         assert len(log_probs) == len(ids), f"engine {self.policy!r} gave {len(log_probs)} log-probs for {len(ids)} ids"
-        return Completion(
+        completion = Completion(
             token_ids=ids,
             log_probs=log_probs,
             finish_reason="length" if self._was_cut(ids, params) else "stop",
             cached_tokens=output.extra_fields.get("num_cached_tokens"),
+            prompt_tokens=len(prompt_ids),
         )
+        if isinstance(prompt, Chat):
+            return replace(completion, text=until_stop(text_of(completion, self._tokenizer), params.stop))
+        return completion
 
     def _route(self, session: str) -> int:
         replica = self._sessions.pop(session, None)

@@ -54,8 +54,13 @@ def start_ray(config: DictConfig) -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
         return
-    slots = sum(config.placement.n_gpus_per_node.values())
-    local = {"num_gpus": slots, "num_cpus": max(8 * slots, os.cpu_count() or 1)} if device == "cpu" else {}
+    counts = config.placement.n_gpus_per_node.values()
+    # CPUs are only counted: every process on a device takes one, however few the machine has.
+    local = {"num_cpus": max(8 * sum(counts), os.cpu_count() or 1)}
+    if device == "cpu":
+        from workers.placement import device_slots
+
+        local["num_gpus"] = device_slots(config.placement.mode, counts)
     ray.init(
         address="local",
         runtime_env=runtime_env,
@@ -77,15 +82,7 @@ async def start_policies(
     Engines on different devices start beside each other; on shared GPUs one after another, because vLLM measures free
     memory while it starts.
     """
-    from workers.placement import make_pools
-    from workers.policy import RayPolicy
-
-    names = list(config.policies)
-    pools = make_pools(names, config.placement.mode, dict(config.placement.n_gpus_per_node), config.trainer.nnodes)
-    policies = {
-        name: RayPolicy(name, config.policies[name], pools[name], tokenizers[name], trainable=name in trained)
-        for name in names
-    }
+    policies = _make_policies(config, list(config.policies), trained, tokenizers)
     progress("starting training workers")
     await asyncio.gather(*[asyncio.to_thread(policy.start_workers) for policy in policies.values()])
     progress("starting rollout engines")
@@ -99,6 +96,33 @@ async def start_policies(
         if policy.trainable:
             await policy.sync_weights(0)
     return policies
+
+
+async def start_learners(
+    config: DictConfig,
+    trained: Sequence[str],
+    tokenizers: dict[str, Tokenizer],
+    progress: Callable[[str], None] = lambda stage: None,
+) -> dict[str, RayPolicy]:
+    """Policies that only learn: training workers, no engines."""
+    policies = _make_policies(config, trained, trained, tokenizers)
+    progress("starting training workers")
+    await asyncio.gather(*[asyncio.to_thread(policy.start_workers, generates=False) for policy in policies.values()])
+    return policies
+
+
+def _make_policies(
+    config: DictConfig, names: Sequence[str], trained: Sequence[str], tokenizers: dict[str, Tokenizer]
+) -> dict[str, RayPolicy]:
+    from workers.placement import make_pools
+    from workers.policy import RayPolicy
+
+    slots = {name: config.placement.n_gpus_per_node[name] for name in names}
+    pools = make_pools(list(names), config.placement.mode, slots, config.trainer.nnodes)
+    return {
+        name: RayPolicy(name, config.policies[name], pools[name], tokenizers[name], trainable=name in trained)
+        for name in names
+    }
 
 
 def stop() -> None:

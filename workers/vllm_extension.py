@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from verl.workers.rollout.vllm_rollout.utils import (
     _resolve_vllm_weight_sync_local_rank,
     vLLMColocateWorkerExtension,
 )
+from vllm.model_executor.models.utils import WeightsMapper
 
 from workers.naming import SOCKET_VARIABLE
 
@@ -23,8 +25,13 @@ class PolicyWorkerExtension(vLLMColocateWorkerExtension):
         parallel = self.model_runner.vllm_config.parallel_config
         return f"{os.environ[SOCKET_VARIABLE]}{_resolve_vllm_weight_sync_local_rank(self.local_rank, parallel)}"
 
-    def update_weights_from_ipc(self, use_shm: bool = False, **kwargs: Any) -> None:
+    def update_weights_from_ipc(
+        self, use_shm: bool = False, tied: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        """Receive and load weights; ``tied`` has second names of weights that are sent under their first."""
         is_adapter = bool(kwargs.get("peft_config")) and bool(kwargs.get("base_sync_done"))
+        if is_adapter:
+            _name_rename_mapper_as_verl_does()
         if get_platform().device_name != "cpu" or is_adapter:
             super().update_weights_from_ipc(use_shm=use_shm, **kwargs)
             return
@@ -33,4 +40,12 @@ class PolicyWorkerExtension(vLLMColocateWorkerExtension):
         receiver = BucketedWeightReceiver(self._get_zmq_handle(), torch.device("cpu"), use_shm)
         # A bucket aliases shared memory that is reused for the next one.
         receiver.receive_weights(lambda bucket, is_last: weights.update((n, t.clone()) for n, t in bucket))
+        # A packed output layer is a copy of the embedding that it is tied to.
+        weights |= {name: weights[original] for name, original in (tied or {}).items() if original in weights}
         self.reload_weights(weights_iterator=iter(weights.items()))
+
+
+def _name_rename_mapper_as_verl_does() -> None:
+    """verl asks every vLLM from 0.25 on for ``get_unstacked_mapper``, which later ones call ``get_rename_mapper``."""
+    if hasattr(WeightsMapper, "get_rename_mapper") and not hasattr(WeightsMapper, "get_unstacked_mapper"):
+        WeightsMapper.get_unstacked_mapper = WeightsMapper.get_rename_mapper

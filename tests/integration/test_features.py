@@ -61,7 +61,7 @@ def train(folder: Path, plugin: Path, pair: dict[str, Path], *more: str) -> None
         *(f"policies.{role}.model.path={path}" for role, path in pair.items()),
         "data.train_files=[routed]",
         "data.val_files=[]",
-        f"data.custom_cls={{path: {plugin}/own_module.py, name: Problems}}",
+        "data.custom_cls={path: pkg://own_module, name: Problems}",
         "+reward.functions.routed={path: pkg://own_module, name: score}",
         "data.train_batch_size=4",
         "data.max_prompt_length=1024",

@@ -18,6 +18,7 @@ from longshort.generation import Completion, SamplingParams
 from longshort.grading import Grade
 from longshort.policy import Sample, TokenScores
 from longshort.protocol import LONG_SHORT, TAGS
+from longshort.scripted import Reply, Request, Script, ScriptedGenerator
 
 EOS = "<|end|>"
 ALPHABET = string.printable
@@ -73,44 +74,17 @@ class FakeTokenizer:
         return self.encode(f"[{system[-30:]}|{user}]", add_special_tokens=False)
 
 
-@dataclass(frozen=True)
-class Request:
-    """One call of a generator; ``turn`` counts this generator's turns in the session, from 0."""
+class FakeGenerator(ScriptedGenerator):
+    """A script that also says how a turn ends: without stop string or end of sequence it was cut."""
 
-    prompt_ids: Ids
-    params: SamplingParams
-    session: str
-    turn: int
-
-
-Reply = str | Completion | Exception
-
-
-@dataclass
-class FakeGenerator:
-    """Answers from a script, with an engine's manners: it ends at a stop string, at end of sequence and at the cap.
-
-    Attributes:
-        tokenizer: encodes what the script says in text.
-        script: the reply to a request, or replies by turn, the last one for all further turns.
-        gate: awaited before the reply; gives a test control over who is slow.
-        requests: all calls, in the order in which they came.
-    """
-
-    tokenizer: FakeTokenizer
-    script: Callable[[Request], Reply] | Sequence[Reply]
-    gate: Callable[[Request], Awaitable[object]] = lambda request: asyncio.sleep(0)
-    requests: list[Request] = field(default_factory=list)
-
-    async def generate(self, prompt_ids: Ids, params: SamplingParams, session: str) -> Completion:
-        turn = sum(request.session == session for request in self.requests)
-        request = Request(prompt_ids, params, session, turn)
-        self.requests.append(request)
-        await self.gate(request)
-        reply = self.script(request) if callable(self.script) else self.script[min(turn, len(self.script) - 1)]
-        if isinstance(reply, Exception):
-            raise reply
-        return reply if isinstance(reply, Completion) else self.completion(reply, params)
+    def __init__(
+        self,
+        tokenizer: FakeTokenizer,
+        script: Script,
+        gate: Callable[[Request], Awaitable[object]] = lambda request: asyncio.sleep(0),
+    ) -> None:
+        super().__init__(script, tokenizer, gate)
+        self.tokenizer = tokenizer
 
     def completion(self, text: str, params: SamplingParams) -> Completion:
         """``text`` as an engine would have sampled it under ``params``."""

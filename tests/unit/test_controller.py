@@ -70,10 +70,10 @@ async def test_each_role_is_asked_with_its_own_prompt_stop_strings_and_sampling(
     assert asked == [(0.7, 0.9, 40), (0.0, 1.0, 5), (0.3, 1.0, -1), (0.0, 1.0, 5)]
     assert {request.params.stop for request in long.requests} == {("</think>",)}
     assert {request.params.stop for request in short.requests} == {("</answer>", "</rethink>")}
-    assert tokenizer.decode(long.requests[0].prompt_ids, False) == (
+    assert tokenizer.decode(long.requests[0].prompt, False) == (
         f"[{LONG_SHORT.system_prompts['long'][-30:]}|question 0?]"
     )
-    assert long.requests[0].prompt_ids != short.requests[0].prompt_ids
+    assert long.requests[0].prompt != short.requests[0].prompt
 
 
 TURNS = st.lists(
@@ -100,7 +100,7 @@ def test_contexts_are_append_only(
     episode = asyncio.run(controller.play(problems(1)[0], 0, Sampling()))
     for role, generator in generators.items():
         own = [turn for turn in episode.turns if turn.role == role]
-        asked = [request.prompt_ids for request in generator.requests]
+        asked = [request.prompt for request in generator.requests]
         assert len(asked) == len(own)
         for turn, now, later in zip(own, asked, asked[1:], strict=False):
             assert later[: len(now) + len(turn.token_ids)] == now + turn.token_ids
@@ -126,8 +126,8 @@ def test_readers_of_the_same_vocabulary_get_the_sampled_ids_and_nothing_is_encod
         tokenizer.encoded.clear()
     episode = asyncio.run(controller_of(long, short).play(problems(1)[0], 0, Sampling()))
     assert episode.turns[0].read_as == {}
-    assert short.requests[0].prompt_ids == episode.prompts["short"] + spelled
-    assert long.requests[1].prompt_ids == episode.prompts["long"] + spelled + short_tokenizer.spell(RETHINK)
+    assert short.requests[0].prompt == episode.prompts["short"] + spelled
+    assert long.requests[1].prompt == episode.prompts["long"] + spelled + short_tokenizer.spell(RETHINK)
     # The prompts, once per role, and the answer that the fake engine wrote from text.
     assert len(long_tokenizer.encoded) == 1
     assert len(short_tokenizer.encoded) == 2
@@ -141,10 +141,10 @@ def test_a_reader_with_another_tokenizer_gets_the_text_in_its_own_ids_and_the_au
     episode = asyncio.run(controller_of(long, short).play(problems(1)[0], 0, Sampling()))
     read = tuple(short_tokenizer.encode("<think>ab</think>", False))
     assert episode.turns[0].read_as == {"short": read}
-    assert short.requests[0].prompt_ids == episode.prompts["short"] + read
+    assert short.requests[0].prompt == episode.prompts["short"] + read
     # Back to its author the turn comes as it was sampled, not as the reader would write it.
     rethink = tuple(long_tokenizer.encode(RETHINK, False))
-    assert long.requests[1].prompt_ids == episode.prompts["long"] + spelled + rethink
+    assert long.requests[1].prompt == episode.prompts["long"] + spelled + rethink
 
 
 def test_a_partners_turn_is_encoded_once() -> None:
@@ -262,7 +262,7 @@ async def budgets(limits: Limits, max_model_len: int = 4000) -> tuple[list[int],
     long, short = FakeGenerator(tokenizer, [THOUGHT]), FakeGenerator(tokenizer, [RETHINK])
     controller = controller_of(long, short, limits, max_model_len)
     episode = await controller.play(problems(1)[0], 0, Sampling())
-    requests = sorted((*long.requests, *short.requests), key=lambda request: len(request.prompt_ids))
+    requests = sorted((*long.requests, *short.requests), key=lambda request: len(request.prompt))
     assert episode.tokens <= limits.max_episode_tokens
     return [request.params.max_tokens for request in requests], episode
 
@@ -337,7 +337,7 @@ async def requests_of(sampling: Sampling) -> list[Request]:
 
 async def test_every_turn_of_a_step_has_a_seed_of_its_own_and_a_repeated_run_the_same() -> None:
     def seeds(requests: list[Request]) -> dict[tuple[str, tuple[int, ...]], int | None]:
-        return {(request.session, request.prompt_ids): request.params.seed for request in requests}
+        return {(request.session, request.prompt): request.params.seed for request in requests}
 
     first, again = await requests_of(Sampling(run=1, step=5)), await requests_of(Sampling(run=1, step=5))
     later, other = await requests_of(Sampling(run=1, step=6)), await requests_of(Sampling(run=2, step=5))

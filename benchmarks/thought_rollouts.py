@@ -1,0 +1,153 @@
+"""How many rollouts does the split into long and short thoughts need? Adaptive scoring against 128 for each prefix.
+
+Chains are simulated (:mod:`benchmarks.success_curves`), so the true split is known. A row is a family of curves and a
+goal of :class:`longshort.thoughts.adaptive.Adaptive`:
+
+- ``spent``: rollouts, as a share of 128 for each prefix;
+- ``same``: thoughts that are long or short as by all 128 samples of the same streams; ``stated`` is what adaptive
+  scoring itself expects to agree with its goal;
+- ``true``: thoughts that are long or short as by the true success rates; ``true_by_all`` is that of all 128 samples,
+  ``true_by_uniform`` that of as many samples as were spent, the same number for each prefix;
+- ``delta_in_doubt``: thoughts whose δ the sampling error of all 128 samples might change (95%).
+
+Targets: at most 0.2 spent; ``true`` at most 0.005 below ``true_by_all``; ``same`` at least 0.975 with the goal
+"sampled".
+
+    python -m benchmarks.thought_rollouts [--quick]
+
+Prints JSON; exit code 1 where a target falls short. :func:`agreement` makes the same comparison with stored samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.success_curves import FAMILIES, draw_chains, draw_stream
+from longshort.thoughts.adaptive import Adaptive, AdaptiveScoring, Split
+from longshort.thoughts.metric import decay_in_doubt, joint_scores
+from longshort.thoughts.partition import Partition
+
+ROLLOUTS = 128
+MOST_SPENT, LARGEST_LOSS, LEAST_SAME = 0.2, 0.005, 0.975
+SCAN = Partition("scan")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Adaptive scoring on stored streams.
+
+    Attributes:
+        spent: samples used, as a share of those in the streams.
+        same: thoughts that are long or short as by all samples, as a share of all thoughts.
+        stated: the share that adaptive scoring expects.
+        splits: for each chain.
+    """
+
+    spent: float
+    same: float
+    stated: float
+    splits: tuple[Split, ...]
+
+
+def agreement(chains: Sequence[Sequence[int]], streams: Sequence[np.ndarray], settings: Adaptive) -> Agreement:
+    """Feed adaptive scoring from streams and compare its split with that of all samples.
+
+    Args:
+        chains: tokens of the n thoughts of each chain.
+        streams: for each chain whether each sample is right, (n + 1, ``settings.rollouts``), the bare question first.
+    """
+    scoring = AdaptiveScoring(chains, settings)
+    while not scoring.done:
+        for request in scoring.propose():
+            samples = streams[request.chain][request.prefix, request.first : request.first + request.count]
+            scoring.observe(request, int(samples.sum()))
+    splits = scoring.splits()
+    everything = [
+        split_by(lengths, stream.mean(1), settings.decay) for lengths, stream in zip(chains, streams, strict=True)
+    ]
+    errors = [error for split in splits for error in split.errors]
+    same = share_equal([split.long for split in splits], everything)
+    return Agreement(scoring.spent, same, 1 - float(np.mean(errors)), tuple(splits))
+
+
+def split_by(lengths: Sequence[int], accuracies: Sequence[float] | np.ndarray, decay: float) -> tuple[bool, ...]:
+    """The scan rule on the scores from these accuracies."""
+    return SCAN(joint_scores(lengths, list(accuracies), decay))
+
+
+def share_equal(splits: Sequence[Sequence[bool]], others: Sequence[Sequence[bool]]) -> float:
+    """Thoughts that are alike in both, as a share of all."""
+    pairs = [(a, b) for one, other in zip(splits, others, strict=True) for a, b in zip(one, other, strict=True)]
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def measure(family: str, goal: str, count: int, seed: int = 0) -> dict[str, float | int | str]:
+    """One row of the result."""
+    chains = draw_chains(family, count, seed)
+    rng = np.random.default_rng(seed + 1)
+    lengths = [chain.lengths for chain in chains]
+    streams = [draw_stream(chain, ROLLOUTS, rng) for chain in chains]
+    settings = Adaptive(rollouts=ROLLOUTS, goal=goal)
+    started = time.perf_counter()
+    found = agreement(lengths, streams, settings)
+    seconds = time.perf_counter() - started
+    truth = [split_by(chain.lengths, chain.rates, settings.decay) for chain in chains]
+
+    def by_first(samples: int) -> float:
+        splits = [
+            split_by(one, stream[:, :samples].mean(1), settings.decay)
+            for one, stream in zip(lengths, streams, strict=True)
+        ]
+        return share_equal(splits, truth)
+
+    doubt = [doubtful for stream in streams for doubtful in decay_in_doubt(stream.mean(1), ROLLOUTS)]
+    row = {
+        "spent": found.spent,
+        "same": found.same,
+        "stated": found.stated,
+        "true": share_equal([split.long for split in found.splits], truth),
+        "true_by_all": by_first(ROLLOUTS),
+        "true_by_uniform": by_first(max(1, round(found.spent * ROLLOUTS))),
+        "delta_in_doubt": float(np.mean(doubt)),
+    }
+    return {
+        "family": family,
+        "goal": goal,
+        "chains": count,
+        "thoughts": len(doubt),
+        **{name: round(value, 4) for name, value in row.items()},
+        "seconds": round(seconds, 1),
+    }
+
+
+def falls_short(row: dict[str, float | int | str]) -> list[str]:
+    """Targets that a row misses."""
+    missed = []
+    if row["spent"] > MOST_SPENT:
+        missed.append("spent")
+    if row["true"] < row["true_by_all"] - LARGEST_LOSS:
+        missed.append("true")
+    if row["goal"] == "sampled" and row["same"] < LEAST_SAME:
+        missed.append("same")
+    return missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="40 chains of a family instead of 200")
+    count = 40 if parser.parse_args().quick else 200
+    rows = [measure(family, goal, count) for family in FAMILIES for goal in ("sampled", "true")]
+    missed = {f"{row['family']}, {row['goal']}": m for row in rows if (m := falls_short(row))}
+    sys.stdout.write(json.dumps({"rows": rows, "missed": missed}, indent=1) + "\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

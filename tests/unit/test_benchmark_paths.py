@@ -1,0 +1,96 @@
+"""What the benchmarks of the stack compute from what they measured; the measuring itself is not proved here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.prefix_cache import LaterTurn, ideal_tokens, later_turns, row_of
+from benchmarks.startup import stages_of
+from benchmarks.update_path import SAMPLES, falls_short, graded, random_episodes, scripted_episodes
+from longshort.episode import Episode, Problem, Turn
+
+
+def turn(role: str, ids: tuple[int, ...], prompt_tokens: int, cached: int, closing: tuple[int, ...] = ()) -> Turn:
+    return Turn(
+        role, ids, "", (0.0,) * len(ids), "stop", closing_ids=closing, cached_tokens=cached, prompt_tokens=prompt_tokens
+    )
+
+
+# long's second prompt: 1 2 | 10 11 12 | 20 21, of which 1 2 10 11 were read when its first turn ended.
+PLAYED = Episode(
+    Problem("p", "", ""),
+    {"long": (1, 2), "short": (3,)},
+    (
+        turn("long", (10, 11, 12), 2, 0),
+        turn("short", (20, 21), 4, 0),
+        turn("long", (13, 14), 7, 4),
+        turn("short", (22,), 8, 0),
+    ),
+    "answered",
+)
+
+
+@pytest.mark.parametrize(
+    ("computed", "prompt", "block", "expected"),
+    [
+        ((1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), 1, 5),
+        ((1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), 2, 4),
+        ((1, 2, 3, 4, 5), (1, 2, 9, 4, 5, 6), 1, 2),
+        # The last token of a prompt must be computed, whatever the cache holds.
+        ((1, 2, 3, 4), (1, 2, 3, 4), 2, 2),
+        ((1, 2, 3), (1, 2, 3, 4), 16, 0),
+    ],
+)
+def test_the_ideal_is_whole_blocks_of_the_common_prefix(computed, prompt, block, expected) -> None:
+    assert ideal_tokens(computed, prompt, block) == expected
+
+
+def test_the_last_sampled_token_was_never_read_and_a_first_turn_does_not_count() -> None:
+    assert list(later_turns(PLAYED, "long", 2)) == [LaterTurn(7, 4, 4)]
+    # 3 10 11 12 20, of which the cache of two-token blocks holds four.
+    assert list(later_turns(PLAYED, "short", 2)) == [LaterTurn(8, 4, 0)]
+
+
+def test_a_hit_beyond_the_ideal_makes_up_for_no_miss() -> None:
+    lucky = replace(PLAYED, turns=(*PLAYED.turns[:2], replace(PLAYED.turns[2], cached_tokens=6), PLAYED.turns[3]))
+    missed = replace(PLAYED, turns=(*PLAYED.turns[:2], replace(PLAYED.turns[2], cached_tokens=2), PLAYED.turns[3]))
+    row = row_of("local", "long", [lucky, missed], 2)
+    assert (row["later_turns"], row["cached_to_ideal"]) == (2, 0.75)
+
+
+def test_stages_last_from_their_line_to_the_next_and_the_first_step_ends_them() -> None:
+    lines = [
+        (2.0, "loading data and tokenizers"),
+        (5.5, "loading data and tokenizers: done after 3s"),
+        (5.5, "starting Ray"),
+        (9.0, "starting rollout engines"),
+        (31.0, "step 1/1, accuracy 50.0%"),
+    ]
+    assert stages_of(lines, end=30.0, step_s=4.0) == {
+        "imports and configuration": 2.0,
+        "loading data and tokenizers": 3.5,
+        "starting Ray": 3.5,
+        "starting rollout engines": 17.0,
+        "first step": 4.0,
+    }
+
+
+@pytest.mark.parametrize(
+    "episodes", [random_episodes(2 * SAMPLES, 4, 10), scripted_episodes(2, lambda text: tuple(map(ord, text)))]
+)
+def test_made_up_episodes_are_groups_that_every_role_can_learn_from(episodes: list[Episode]) -> None:
+    batch, rewards = graded(episodes)
+    assert len(batch.episodes) == len(batch.grades) == len(rewards) == 2 * SAMPLES
+    for start in (0, SAMPLES):
+        assert len({episode.problem.id for episode in episodes[start : start + SAMPLES]}) == 1
+    assert episodes[0].problem.id != episodes[SAMPLES].problem.id
+    for role in ("long", "short"):
+        assert all(episode.view(role) is not None for episode in episodes)
+
+
+def test_only_the_row_with_a_worker_has_a_target() -> None:
+    assert not falls_short({"driver_s": 100.0})
+    assert not falls_short({"ours_to_verl": 1.05})
+    assert falls_short({"ours_to_verl": 1.06}) == ["ours_to_verl"]
