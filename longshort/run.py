@@ -102,12 +102,16 @@ class Run:
         if newest is None:
             return 0
         self.display.stage(f"resuming from {newest}")
+        policies = self.trainer.policies.values()
+        for policy in policies:
+            await policy.sleep()
         state = checkpoints.load(newest, self.learners)
         self.trainer.order.load_state_dict(state["order"])
         self.trainer.lengths.load_state_dict(state["lengths"])
         for policy in self.learners:
-            await policy.sleep()
             await policy.sync_weights(state["step"])
+        for policy in policies:
+            await policy.wake_up()
         return int(state["step"])
 
     def _keep_for_inspection(self, step: int, error: NonFiniteUpdateError) -> None:

@@ -111,8 +111,8 @@ def _check_placement(config: DictConfig) -> None:
             "colocated; give them the same number or choose placement.mode=split"
         )
     shares = {str(name): policy.rollout.gpu_memory_utilization for name, policy in config.policies.items()}
-    if colocated and config.trainer.device == "cuda" and sum(shares.values()) > 1:
+    if colocated and config.trainer.device == "cuda" and sum(shares.values()) >= 1:
         raise ValueError(
-            f"policies.*.rollout.gpu_memory_utilization={shares} add up to more than the GPU that colocated engines "
-            "share while they play; set them to less than 1 together"
+            f"policies.*.rollout.gpu_memory_utilization={shares} leave nothing of the GPU to the trainers, which "
+            "colocated engines share it with; set them to less than 1 together"
         )

@@ -32,16 +32,25 @@ class RayPolicy:
         config: the policy's ``actor_rollout_ref`` root, resolved.
         pool: device slots.
         trainable: False for a fixed partner, which holds no optimiser.
+        shares_devices: whether other policies use the same slots.
     """
 
     def __init__(
-        self, name: str, config: DictConfig, pool: RayResourcePool, tokenizer: Tokenizer, trainable: bool
+        self,
+        name: str,
+        config: DictConfig,
+        pool: RayResourcePool,
+        tokenizer: Tokenizer,
+        trainable: bool,
+        shares_devices: bool = False,
     ) -> None:
         self.name = name
         self.config = config
         self.trainable = trainable
         self.tokenizer = tokenizer
         self._pool = pool
+        # The engine of a fixed partner on devices of its own has nobody to make room for.
+        self._sleeps = config.rollout.free_cache_engine and (trainable or shares_devices)
         self._workers: RayWorkerGroup | None = None
         if not trainable:
             # No actor brings its weights.
@@ -119,12 +128,12 @@ class RayPolicy:
         await self._call("update_weights", step)
 
     async def sleep(self) -> None:
-        if self.config.rollout.free_cache_engine:
+        if self._sleeps:
             await asyncio.gather(*[replica.sleep() for replica in self._replicas])
 
     async def wake_up(self) -> None:
         """Undo :meth:`sleep` for a frozen policy, whose weights no sync brings back."""
-        if self.config.rollout.free_cache_engine and not self.trainable:
+        if self._sleeps and not self.trainable:
             await asyncio.gather(*[replica.wake_up() for replica in self._replicas])
 
     def save(self, folder: Path) -> None:

@@ -120,7 +120,14 @@ def _make_policies(
     slots = {name: config.placement.n_gpus_per_node[name] for name in names}
     pools = make_pools(list(names), config.placement.mode, slots, config.trainer.nnodes)
     return {
-        name: RayPolicy(name, config.policies[name], pools[name], tokenizers[name], trainable=name in trained)
+        name: RayPolicy(
+            name,
+            config.policies[name],
+            pools[name],
+            tokenizers[name],
+            trainable=name in trained,
+            shares_devices=config.placement.mode == "colocated",
+        )
         for name in names
     }
 

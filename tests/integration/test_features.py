@@ -104,6 +104,8 @@ def folder(random_pair: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     corrected += ["algorithm.rollout_correction.rollout_rs_threshold=0.5_2.0", "trainer.total_training_steps=2"]
     train(folder, plugin, random_pair, *corrected)
     bypassed = ["algorithm.rollout_correction.bypass_mode=true", "trainer.total_training_steps=3"]
+    # One update a step, so that the loss sees the mismatch alone.
+    bypassed += ["actor_rollout_ref.actor.ppo_mini_batch_size=4"]
     bypassed += ["policies.short.actor.policy_loss.loss_mode=vanilla", "policies.long.model.lora.merge=true"]
     train(folder, plugin, random_pair, *bypassed)
     return folder
