@@ -448,6 +448,14 @@ def test_policies_must_be_the_roles_of_the_protocol(local: DictConfig) -> None:
         validate(local)
 
 
+def test_the_recipe_in_the_readme_builds_as_it_stands(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (recipe,) = [block for block in blocks if "policies:" in block]
+    (tmp_path / "mine.yaml").write_text(recipe)
+    config = build_config("mine", ["train=long", "policies.long.actor.optim.lr=5e-6"], tmp_path)
+    assert config.policies.long.actor.optim.lr == 5e-6
+
+
 def test_an_unknown_key_in_a_recipe_file_is_named(tmp_path: Path) -> None:
     recipe = "defaults: [local, _self_]\nreward: {mu: {star: 1}}\n"
     (tmp_path / "mine.yaml").write_text(recipe)
