@@ -5,7 +5,7 @@
     <folder>/<name>.json            settings, counts, and what failed the last time
 
 Concurrency: every item is a coroutine; it waits for its own work and for nothing else. What bounds them is the
-generator. An item that failed has no record, and the next run works on it again; a finished one is never worked on twice.
+generator. An item that failed has no record, and the next run works on it again; a finished one never is.
 """
 
 from __future__ import annotations
