@@ -3,7 +3,8 @@
 ``ours_to_baseline`` is the speed of a :class:`GradingPool` with one worker per core, over cores times the speed of
 math-verify called directly in this process, on the same (response, answer) pairs: parse the gold, parse the response,
 verify. The pool is called as training calls it, one ``await`` per answer, and lives through all measurements. Both
-sides have warmed up on other answers, and each answer is measured once.
+sides have warmed up on other answers, and each answer is measured once. ``cpu_ours_to_baseline`` compares CPU times,
+the driver's and the workers' together: what the ratio would be if no core had other work or ran slower beside another.
 
 Half of the responses are right, in another form than the gold where it has one. Answers have the shapes of MATH:
 
@@ -12,11 +13,12 @@ Half of the responses are right, in another form than the gold where it has one.
 - ``MATH-500 solutions``: the 500 written solutions with their golds, where ``LONGSHORT_SHARED`` (``../shared``) has
   them, in as many parts as there are repetitions.
 
-``distinct`` golds have one response each; ``groups of 8`` have eight, as in training.
+``distinct`` golds have one response each. ``groups of 8`` have eight, as in training, with two answers between them;
+the pool remembers verdicts, math-verify does not.
 
-``hang``: an answer that math-verify, its own time limits on, does not leave within twice our limit, in the middle of a
-batch. ``cost_s`` is what the batch takes longer by it, ``one_worker_cost_s`` the same with a single worker, which has
-to be started again (``start_s``), and ``others_harmed`` counts the other answers that got another grade by it.
+``hang``: an answer that math-verify, its own time limits on, does not leave within twice our limit, amid 200 numbers.
+``cost_s`` is what the batch takes longer by it, ``one_worker_cost_s`` the same with a single worker, which has to be
+started again (``start_s``), and ``others_harmed`` counts the other answers that got another grade by it.
 
     python -m benchmarks.grading [--quick]
 
@@ -38,6 +40,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import psutil
 from math_verify import parse, verify
 
 from longshort.grading import Grade
@@ -52,8 +55,11 @@ MATH500 = SHARED / "data" / "benchmarks" / "math500.json"
 CORES = len(os.sched_getaffinity(0))
 NUMBERS = 0.68
 GROUP = 8
+# Parsers and sympy build tables over their first answers.
+WARM_UP = 150
 LEAST = 0.9
-LIMIT_S, HANG = 2.0, r"\boxed{9^{9^{9^{9}}}}"
+# The recipes' limit, and a shorter one for what is known to hang.
+TIME_S, LIMIT_S, HANG = 10.0, 2.0, r"\boxed{9^{9^{9^{9}}}}"
 # What a clock says of two runs of the same batch differs by as much.
 SLACK_S = 0.2
 
@@ -74,28 +80,27 @@ def number(rng: random.Random) -> Forms:
 
 
 def expression(rng: random.Random) -> Forms:
-    """Anything of MATH's shapes that is not a plain number."""
+    """Anything of MATH's shapes that is not a plain number, about as often as in MATH-500."""
     a, b, c = rng.sample(range(2, 60), 3)
-    return rng.choice(
-        [
-            (rf"\frac{{{a}}}{{{b}}}", rf"\frac{{{3 * a}}}{{{3 * b}}}", rf"\frac{{{a}}}{{{b + 1}}}"),
-            (rf"{a}\sqrt{{{b}}}", rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b + 1}}}"),
-            (rf"({a}, -{b})", rf"\left( {a}, -{b} \right)", f"(-{b}, {a})"),
-            (rf"({a},{a + b}]", rf"\left({a}, {a + b}\right]", f"[{a},{a + b}]"),
-            (f"(x+{a})(x-{b})", f"x^2+{a}x-{b}x-{a * b}", f"x^2+{a}x+{b}"),
-            (f"{a}+{b}i", f"{b}i + {a}", f"{a}-{b}i"),
-            (rf"\frac{{{a}\pi}}{{{b}}}", rf"\frac{{{a}}}{{{b}}} \pi", rf"\frac{{\pi}}{{{a}}}"),
-            (f"{a}, {a + b}", f"{a + b}, {a}", f"{a}, {b}, {c}"),
-            (f"y = {a}x + {b}", f"y = {b} + {a}x", f"y = {b}x + {a}"),
-            (rf"{a} \pm \sqrt{{{b}}}", rf"{a} + \sqrt{{{b}}}, {a} - \sqrt{{{b}}}", rf"{a} + \sqrt{{{b}}}"),
-            (rf"\{{{a}, {b}, {c}\}}", rf"\{{{c}, {a}, {b}\}}", rf"\{{{a}, {b}\}}"),
-            (
-                rf"\begin{{pmatrix}} {a} \\ {b} \end{{pmatrix}}",
-                rf"\begin{{bmatrix}} {a} \\ {b} \end{{bmatrix}}",
-                rf"\begin{{pmatrix}} {b} \\ {a} \end{{pmatrix}}",
-            ),
-        ]
-    )
+    shapes: dict[Forms, int] = {
+        (rf"\frac{{{a}}}{{{b}}}", rf"\frac{{{3 * a}}}{{{3 * b}}}", rf"\frac{{{a}}}{{{b + 1}}}"): 33,
+        (rf"{a}\sqrt{{{b}}}", rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b + 1}}}"): 15,
+        (f"(x+{a})(x-{b})", f"x^2+{a}x-{b}x-{a * b}", f"x^2+{a}x+{b}"): 14,
+        (rf"({a}, -{b})", rf"\left( {a}, -{b} \right)", f"(-{b}, {a})"): 9,
+        (rf"({a},{a + b}]", rf"\left({a}, {a + b}\right]", f"[{a},{a + b}]"): 7,
+        (rf"\frac{{{a}\pi}}{{{b}}}", rf"\frac{{{a}}}{{{b}}} \pi", rf"\frac{{\pi}}{{{a}}}"): 6,
+        (
+            rf"\begin{{pmatrix}} {a} \\ {b} \end{{pmatrix}}",
+            rf"\begin{{bmatrix}} {a} \\ {b} \end{{bmatrix}}",
+            rf"\begin{{pmatrix}} {b} \\ {a} \end{{pmatrix}}",
+        ): 5,
+        (f"{a}+{b}i", f"{b}i + {a}", f"{a}-{b}i"): 3,
+        (f"{a}, {a + b}", f"{a + b}, {a}", f"{a}, {b}, {c}"): 3,
+        (f"y = {a}x + {b}", f"y = {b} + {a}x", f"y = {b}x + {a}"): 2,
+        (rf"{a} \pm \sqrt{{{b}}}", rf"{a} + \sqrt{{{b}}}, {a} - \sqrt{{{b}}}", rf"{a} + \sqrt{{{b}}}"): 2,
+        (rf"\{{{a}, {b}, {c}\}}", rf"\{{{c}, {a}, {b}\}}", rf"\{{{a}, {b}\}}"): 1,
+    }
+    return rng.choices(list(shapes), list(shapes.values()))[0]
 
 
 def as_in_math(rng: random.Random) -> Forms:
@@ -146,15 +151,31 @@ def pooled(pairs: list[Pair], pool: GradingPool) -> tuple[list[Grade], float]:
     return asyncio.run(grade_all()), time.perf_counter() - started
 
 
+def cpu_s() -> float:
+    """CPU seconds of this process and of the workers that live."""
+    this = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (this, *this.children()))
+
+
+def warm_up(pool: GradingPool) -> None:
+    """Each worker sees as many answers of all shapes as the baseline did."""
+    for part in range(CORES):
+        pooled(made_up(expression, WARM_UP, 1, -1 - part), pool)
+
+
 def compare(answers: str, golds: str, batches: list[list[Pair]], pool: GradingPool) -> dict[str, float | int | str]:
     """One row: each batch once directly and once in the pool."""
-    directly_s, pooled_s, agreeing, total = [], [], 0, 0
+    directly_s, pooled_s, cpu_ratios, agreeing, failed, total = [], [], [], 0, 0, 0
     for pairs in batches:
+        started = cpu_s()
         verdicts, seconds = directly(pairs)
         directly_s.append(seconds / len(pairs))
+        between = cpu_s()
         grades, seconds = pooled(pairs, pool)
         pooled_s.append(seconds / len(pairs))
+        cpu_ratios.append((between - started) / (cpu_s() - between))
         agreeing += sum(verdict == grade.correct for verdict, grade in zip(verdicts, grades, strict=True))
+        failed += sum(grade.error is not None for grade in grades)
         total += len(pairs)
     ratios = [alone / (CORES * ours) for alone, ours in zip(directly_s, pooled_s, strict=True)]
     return {
@@ -165,7 +186,9 @@ def compare(answers: str, golds: str, batches: list[list[Pair]], pool: GradingPo
         "baseline_ms": round(1000 * median(directly_s), 3),
         "ours_ms": round(1000 * median(pooled_s), 3),
         "ours_to_baseline": round(median(ratios), 3),
+        "cpu_ours_to_baseline": round(median(cpu_ratios), 3),
         "same_verdicts": round(agreeing / total, 4),
+        "failed": failed,
     }
 
 
@@ -189,9 +212,10 @@ def hang(pairs: list[Pair], repetitions: int) -> dict[str, float | int | bool]:
     for _ in range(repetitions):
         for workers in (1, CORES):
             with GradingPool(workers, LIMIT_S) as pool:
-                # The second time every answer costs the same again.
-                for _ in range(2):
-                    calm, calm_s = pooled(pairs, pool)
+                warm_up(pool)
+                calm, calm_s = pooled(pairs, pool)
+            with GradingPool(workers, LIMIT_S) as pool:
+                warm_up(pool)
                 grades, hung_s = pooled(with_hang, pool)
             costs.setdefault(workers, []).append(hung_s - calm_s)
             hung = grades.pop(middle)
@@ -236,11 +260,9 @@ def main() -> int:
     quick = parser.parse_args().quick
     pairs, repetitions = (160, 1) if quick else (800, 5)
     rows = []
-    with GradingPool(CORES, LIMIT_S) as pool:
-        warm_up = made_up(as_in_math, 100, 1, -1) + made_up(expression, 100, 1, -1)
-        directly(warm_up)
-        for _ in range(CORES):
-            pooled(warm_up, pool)
+    with GradingPool(CORES, TIME_S) as pool:
+        directly(made_up(expression, WARM_UP, 1, -1))
+        warm_up(pool)
         for name, shape in (("as in MATH", as_in_math), ("expressions", expression)):
             for golds, group in (("distinct", 1), (f"groups of {GROUP}", GROUP)):
                 batches = [made_up(shape, pairs // group, group, 10 * group + r) for r in range(repetitions)]
@@ -248,7 +270,7 @@ def main() -> int:
         if MATH500.is_file() and not quick:
             batches = [math500()[part::repetitions] for part in range(repetitions)]
             rows.append(compare("MATH-500 solutions", "distinct", batches, pool))
-    cost = hang(made_up(as_in_math, 200, 1, 0), repetitions=1 if quick else 3)
+    cost = hang(made_up(number, 200, 1, 0), repetitions=1 if quick else 3)
     missed = {f"{row['answers']}, {row['golds']}": m for row in rows if (m := falls_short(row))}
     if m := harms(cost):
         missed["hang"] = m

@@ -2,11 +2,12 @@
 
 Episodes have the lengths of :mod:`benchmarks.pipelining` at cost ratio 2.3: long turns lognormal (median 400 tokens,
 sigma 0.8), short ones lognormal (median 200, sigma 0.6), long turns of an episode geometric (mean 2.2, at most 5),
-prompts of 100 tokens; one step of the recipe ``longshort_qwen2.5_7b`` (384 problems x 2). They are played by the real
-controller. Each role's views become a batch as in ``RayPolicy.update``, are split over the data-parallel ranks and
-mini-batches by verl's own functions, and cut into micro-batches by its ``prepare_micro_batches``, at a recipe's
-``ppo_max_token_len_per_gpu``. One process counts for all ranks: the number of micro-batches, on which ranks agree, is
-raised to the largest that any of them needs.
+prompts of 100 tokens. With 6 ranks they are one step of the recipe ``longshort_qwen2.5_7b`` (384 problems x 2), with
+fewer ranks a part of it that leaves each rank its 128 views. They are played by the real controller. Each role's views
+become a batch as in ``RayPolicy.update``, are split over the data-parallel ranks and mini-batches by verl's own
+functions, and cut into micro-batches by its ``prepare_micro_batches``, at a recipe's ``ppo_max_token_len_per_gpu``. One
+process counts for all ranks: the number of micro-batches, on which ranks agree, is raised to the largest that any of
+them needs.
 
 - *Trained* are prompt and response tokens of the views, each once: the partner's turns too, which are context.
 - *Processed* is every position of the ``input_ids`` that verl's FSDP engine hands the model for these micro-batches:
@@ -30,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import math
 import sys
@@ -157,22 +159,18 @@ def measure(samples: Sequence[Sample], mini_batch: int, ranks: int, limit: int, 
 
 
 def measure_recipe(ranks: Sequence[int], absent: Sequence[float]) -> list[dict[str, Any]]:
-    """One row for each role, number of ranks and limit, and the share of absent views."""
+    """One row for each role, number of ranks, limit and share of absent views."""
     config = build_config(RECIPE)
     policy = config.policies.long
-    episodes = episodes_of(config.data.train_batch_size * policy.rollout.n)
-    mini_batch = policy.actor.ppo_mini_batch_size * policy.rollout.n
+    of_rank = policy.actor.ppo_mini_batch_size * policy.rollout.n // config.placement.n_gpus_per_node.long
     limits = sorted({build_config(name).policies.long.actor.ppo_max_token_len_per_gpu for name in LIMITS_OF})
+    episodes = episodes_of(of_rank * max(ranks))
     rows = []
-    for role in config.policies:
-        samples = samples_of(episodes, role)
-        for share in absent:
-            kept = samples[round(share * len(samples)) :]
-            rows += [
-                {"role": role, "absent": share, **measure(kept, mini_batch, n, limit, policy.actor.fsdp_config)}
-                for n in ranks
-                for limit in limits
-            ]
+    for role, share, n in itertools.product(map(str, config.policies), absent, ranks):
+        samples = samples_of(episodes[: of_rank * n], role)[round(share * of_rank * n) :]
+        for limit in limits:
+            counts = measure(samples, of_rank * n, n, limit, policy.actor.fsdp_config)
+            rows.append({"role": role, "absent": share, **counts})
     return rows
 
 

@@ -10,12 +10,12 @@ tell: the true length times a lognormal error (sigma 0.5). ``fcfs`` is the same 
 ``lockstep`` is the same controller on the same engines with a barrier after every turn.
 
 - Engine ``simulated``, in virtual time: a step takes 8 ms + 0.03 ms for each of at most 256 running sequences.
-- Engine ``vllm``: the playground pair on its real CPU engines, at most 64 running sequences each, turns an eighth as
+- Engine ``vllm``: the playground pair on its real CPU engines, at most 32 running sequences each, turns an eighth as
   long, a conversation at most 900 tokens. Engines are made to write on to the scripted length; what they write means
-  nothing. Medians of repetitions, ours and lockstep in turn. The bound takes the seconds of a token at one and at 64
+  nothing. Medians of repetitions, ours and lockstep in turn. The bound takes the seconds of a token at one and at 32
   running sequences as each engine has them alone on the machine, measured in the same run; prompts cost it nothing.
   The engines share two cores with the driver, so this bound cannot be reached: ``ours_to_bound_shared`` is against the
-  same bound with the seconds at 64 sequences of both engines at work together.
+  same bound with the seconds at 32 sequences of both engines at work together.
 - Engine ``instant``: each pass of the event loop answers one request, so no two turns end together. Of the driver's
   time only; nothing of the turns' lengths is cut.
 
@@ -64,12 +64,12 @@ DRIVER_SIZES = (*SIZES, 65_536)
 # Episodes that a measurement of the driver plays at least, so that small sizes are not lost in the clock's noise.
 DRIVER_EPISODES = 4096
 # The real engines: episodes, running sequences, and how scripts are made to fit tiny models on two cores.
-REAL_EPISODES, REAL_CAPACITY, REAL_SHRINK, REAL_TOKENS, REAL_CONTEXT = 256, 64, 8, 900, 1024
+REAL_EPISODES, REAL_CAPACITY, REAL_SHRINK, REAL_TOKENS, REAL_CONTEXT = 128, 32, 8, 900, 1024
 CALIBRATION_TOKENS = 100
 # Largest ours / bound, and smallest lockstep / ours by cost ratio.
 OURS_TO_BOUND = {1024: 1.5, 4096: 1.15}
 LOCKSTEP_TO_OURS = {1: 2.2, 4: 1.6, 10: 1.5}
-DRIVER_MS, DRIVER_GROWTH = 0.5, 1.5
+DRIVER_MS, DRIVER_GROWTH = 0.5, 2.0
 
 VOCABULARY = {"x": 0, "<think>": 1, "</think>": 2, "<answer>": 3, "</answer>": 4, "</rethink>": 5}
 NAMES = {number: name for name, number in VOCABULARY.items()}

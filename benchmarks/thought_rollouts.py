@@ -25,12 +25,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import get_args
 
 import numpy as np
 
 from benchmarks.success_curves import FAMILIES, draw_chains, draw_stream
-from longshort.thoughts.adaptive import Adaptive, AdaptiveScoring, Split
+from longshort.thoughts.adaptive import Adaptive, AdaptiveScoring, Goal, Split
 from longshort.thoughts.metric import decay_in_doubt, joint_scores
 from longshort.thoughts.partition import Partition
 
@@ -54,6 +55,24 @@ class Agreement:
     same: float
     stated: float
     splits: tuple[Split, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """See the top of this file; ``seconds`` is what adaptive scoring itself took."""
+
+    family: str
+    goal: Goal
+    chains: int
+    thoughts: int
+    spent: float
+    same: float
+    stated: float
+    true: float
+    true_by_all: float
+    true_by_uniform: float
+    delta_in_doubt: float
+    seconds: float
 
 
 def agreement(chains: Sequence[Sequence[int]], streams: Sequence[np.ndarray], settings: Adaptive) -> Agreement:
@@ -88,7 +107,7 @@ def share_equal(splits: Sequence[Sequence[bool]], others: Sequence[Sequence[bool
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
-def measure(family: str, goal: str, count: int, seed: int = 0) -> dict[str, float | int | str]:
+def measure(family: str, goal: Goal, count: int, seed: int = 0) -> Row:
     """One row of the result."""
     chains = draw_chains(family, count, seed)
     rng = np.random.default_rng(seed + 1)
@@ -101,40 +120,34 @@ def measure(family: str, goal: str, count: int, seed: int = 0) -> dict[str, floa
     truth = [split_by(chain.lengths, chain.rates, settings.decay) for chain in chains]
 
     def by_first(samples: int) -> float:
-        splits = [
-            split_by(one, stream[:, :samples].mean(1), settings.decay)
-            for one, stream in zip(lengths, streams, strict=True)
-        ]
-        return share_equal(splits, truth)
+        pairs = zip(lengths, streams, strict=True)
+        return share_equal([split_by(one, s[:, :samples].mean(1), settings.decay) for one, s in pairs], truth)
 
     doubt = [doubtful for stream in streams for doubtful in decay_in_doubt(stream.mean(1), ROLLOUTS)]
-    row = {
-        "spent": found.spent,
-        "same": found.same,
-        "stated": found.stated,
-        "true": share_equal([split.long for split in found.splits], truth),
-        "true_by_all": by_first(ROLLOUTS),
-        "true_by_uniform": by_first(max(1, round(found.spent * ROLLOUTS))),
-        "delta_in_doubt": float(np.mean(doubt)),
-    }
-    return {
-        "family": family,
-        "goal": goal,
-        "chains": count,
-        "thoughts": len(doubt),
-        **{name: round(value, 4) for name, value in row.items()},
-        "seconds": round(seconds, 1),
-    }
+    return Row(
+        family=family,
+        goal=goal,
+        chains=count,
+        thoughts=len(doubt),
+        spent=round(found.spent, 4),
+        same=round(found.same, 4),
+        stated=round(found.stated, 4),
+        true=round(share_equal([split.long for split in found.splits], truth), 4),
+        true_by_all=round(by_first(ROLLOUTS), 4),
+        true_by_uniform=round(by_first(max(1, round(found.spent * ROLLOUTS))), 4),
+        delta_in_doubt=round(float(np.mean(doubt)), 4),
+        seconds=round(seconds, 1),
+    )
 
 
-def falls_short(row: dict[str, float | int | str]) -> list[str]:
+def falls_short(row: Row) -> list[str]:
     """Targets that a row misses."""
     missed = []
-    if row["spent"] > MOST_SPENT:
+    if row.spent > MOST_SPENT:
         missed.append("spent")
-    if row["true"] < row["true_by_all"] - LARGEST_LOSS:
+    if row.true < row.true_by_all - LARGEST_LOSS:
         missed.append("true")
-    if row["goal"] == "sampled" and row["same"] < LEAST_SAME:
+    if row.goal == "sampled" and row.same < LEAST_SAME:
         missed.append("same")
     return missed
 
@@ -143,9 +156,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="40 chains of a family instead of 200")
     count = 40 if parser.parse_args().quick else 200
-    rows = [measure(family, goal, count) for family in FAMILIES for goal in ("sampled", "true")]
-    missed = {f"{row['family']}, {row['goal']}": m for row in rows if (m := falls_short(row))}
-    sys.stdout.write(json.dumps({"rows": rows, "missed": missed}, indent=1) + "\n")
+    rows = [measure(family, goal, count) for family in FAMILIES for goal in get_args(Goal)]
+    missed = {f"{row.family}, {row.goal}": m for row in rows if (m := falls_short(row))}
+    sys.stdout.write(json.dumps({"rows": [asdict(row) for row in rows], "missed": missed}, indent=1) + "\n")
     return 1 if missed else 0
 
 

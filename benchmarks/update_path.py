@@ -193,6 +193,7 @@ async def on_a_worker(episodes: int, rounds: int) -> dict[str, Any]:
         "verl_s": round(median(verl for _, verl in pairs), 3),
         "ours_to_verl": round(median(ours / verl for ours, verl in pairs), 3),
         "driver_s": round(median(driver), 4),
+        "driver_to_verl": round(median(driver) / median(verl for _, verl in pairs), 4),
     }
 
 

@@ -4,7 +4,8 @@ Three policies with a training worker and an engine each, random Qwen2 models wh
 the output layer, not tied, and tied with an engine in bfloat16 beside master weights in float32. The bytes are counted
 in the training worker, at the socket on which verl's sender announces its buckets. The model's are its parameters, each
 once, in the engine's type. A sync is the whole round trip: the engine has loaded the weights and dropped its caches.
-``sync_to_copy`` is its time over that of a plain copy of as many bytes.
+``verl`` is the same with what verl sends by itself; the two take turns. ``sync_to_copy`` is the time of ours over that
+of a plain copy of as many bytes.
 
     python -m benchmarks.weight_sync [--quick]
 
@@ -19,11 +20,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from statistics import median
+from types import MethodType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -118,6 +120,21 @@ def count_sent(worker: Any) -> None:
     vllm_rollout.BucketedWeightSender = CountingSender
 
 
+def send_as(adapter: str) -> Callable[[Any], None]:
+    """To run in a training worker: let it send as ``ours`` or as ``verl`` from now on."""
+
+    def switch(worker: Any) -> None:
+        from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
+
+        from workers.rollout_adapter import PolicyServerAdapter
+
+        sender = {"ours": PolicyServerAdapter, "verl": ServerAdapter}[adapter]
+        worker.rollout.update_weights = MethodType(sender.update_weights, worker.rollout)
+        worker.sent_bytes.clear()
+
+    return switch
+
+
 def parameters(worker: Any) -> int:
     """Run in a training worker: numbers in the model, tied ones once."""
     return sum(parameter.numel() for parameter in worker.actor.engine.module.parameters())
@@ -146,23 +163,28 @@ async def measure(name: str, policy: Any, rounds: int) -> dict[str, Any]:
         return ray.get(worker.__ray_call__.remote(function))
 
     inside(count_sent)
-    seconds = []
-    for step in range(rounds):
-        started = time.perf_counter()
-        await policy.sync_weights(step)
-        seconds.append(time.perf_counter() - started)
-    sent: Sequence[int] = inside(lambda worker: worker.sent_bytes)
     model = MODELS[name]
     model_bytes = inside(parameters) * model.bytes_per_parameter
+    seconds: dict[str, list[float]] = {"ours": [], "verl": []}
+    sent: dict[str, list[int]] = {"ours": [], "verl": []}
+    for step in range(rounds):
+        for sender in ("ours", "verl"):
+            inside(send_as(sender))
+            started = time.perf_counter()
+            await policy.sync_weights(step)
+            seconds[sender].append(time.perf_counter() - started)
+            sent[sender].append(sum(inside(lambda worker: worker.sent_bytes)))
     return {
         "tied": model.tied,
         "trainer_dtype": "float32",
         "engine_dtype": model.dtype,
         "model_mb": round(model_bytes / 1e6, 1),
-        "sent_to_model_bytes": round(sum(sent) / rounds / model_bytes, 3),
+        "sent_to_model_bytes": round(max(sent["ours"]) / model_bytes, 3),
+        "verl_to_model_bytes": round(max(sent["verl"]) / model_bytes, 3),
         "rounds": rounds,
-        "sync_s": round(median(seconds), 3),
-        "sync_to_copy": round(median(seconds) / copy_seconds(model_bytes, 9), 1),
+        "sync_s": round(median(seconds["ours"]), 3),
+        "verl_to_sync_s": round(median(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True)), 2),
+        "sync_to_copy": round(median(seconds["ours"]) / copy_seconds(model_bytes, 9), 1),
     }
 
 

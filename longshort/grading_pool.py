@@ -9,6 +9,9 @@ process whatever it is doing, inside one long multiplication too. The parent see
 timeout and starts another worker when it next needs one. A worker whose parent is gone reads the end of its standard
 input and exits, at the latest when its timer runs out.
 
+The samples of a group often have the same answer, so verdicts are remembered by answer and gold. What a worker died of
+is not: it may have been the machine.
+
 Workers are started by command line rather than forked or spawned: a parent with threads, torch or Ray in it is not safe
 to fork, and spawning would import the parent's ``__main__``, which a notebook does not have.
 """
@@ -16,6 +19,7 @@ to fork, and spawning would import the parent's ``__main__``, which a notebook d
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import queue
@@ -25,13 +29,26 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from longshort.grading import Answer, Extracted, Grade, compare, extract_answer, gold_is_gradable, gold_text
+from longshort.grading import (
+    MAX_COMPARED,
+    Answer,
+    Extracted,
+    Grade,
+    GradeError,
+    compare,
+    extract_answer,
+    gold_is_gradable,
+    gold_text,
+)
 
 # Far more than an honest answer takes; a hostile one fails to allocate instead of starving the machine.
 _WORKER_MEMORY = 4 << 30
+_VERDICTS = 16_384
 
 
 class GradingPool:
@@ -52,6 +69,7 @@ class GradingPool:
         for _ in range(workers):
             self._workers.put(_Worker(timeout))
         self._size = workers
+        self._verdict = lru_cache(maxsize=_VERDICTS)(self._compare)
 
     def __enter__(self) -> GradingPool:
         return self
@@ -76,15 +94,29 @@ class GradingPool:
 
     def gradable_many(self, answers: Sequence[Answer]) -> list[bool]:
         """:func:`longshort.grading.gold_is_gradable` for each answer, False where it takes longer than the limit."""
-        questions = ({"gold": gold_text(answer)} for answer in answers)
-        return [reply.get("gradable", False) for reply in self._executor.map(self._ask, questions)]
+        return list(self._executor.map(self._gradable, answers))
+
+    def _gradable(self, answer: Answer) -> bool:
+        try:
+            return self._ask({"gold": gold_text(answer)})["gradable"]
+        except _WorkerDiedError:
+            return False
 
     def _grade(self, response: str, answer: Answer) -> Grade:
         found = extract_answer(response)
         if found is None:
             return Grade(False, None)
-        reply = self._ask({"gold": gold_text(answer), "text": found.text, "boxed": found.boxed})
-        return Grade(reply.get("correct", False), found.text, reply.get("error"))
+        try:
+            # Of an answer that is too long, one character too many tells enough.
+            correct, error = self._verdict(replace(found, text=found.text[: MAX_COMPARED + 1]), gold_text(answer))
+        except _WorkerDiedError as death:
+            correct, error = False, death.error
+        return Grade(correct, found.text, error)
+
+    def _compare(self, found: Extracted, gold: str) -> tuple[bool, GradeError | None]:
+        """:func:`longshort.grading.compare` in a worker."""
+        reply = self._ask({"gold": gold, "text": found.text, "boxed": found.boxed})
+        return reply["correct"], reply["error"]
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         worker = self._workers.get()
@@ -92,6 +124,14 @@ class GradingPool:
             return worker.ask(question)
         finally:
             self._workers.put(worker)
+
+
+class _WorkerDiedError(Exception):
+    """A worker process ended over a question; ``error`` is what :class:`Grade` says of it."""
+
+    def __init__(self, error: GradeError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class _Worker:
@@ -102,7 +142,7 @@ class _Worker:
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The worker's reply, or the ``error`` of a :class:`Grade` if it died over the question."""
+        """The worker's reply. Raises ``_WorkerDiedError`` where it died over the question."""
         if self._process is None or self._process.poll() is not None:
             self._process = self._start()
         process = self._process
@@ -113,7 +153,7 @@ class _Worker:
         if line:
             return json.loads(line)
         self.stop()
-        return {"error": "timeout" if process.returncode == -signal.SIGALRM else "crash"}
+        raise _WorkerDiedError("timeout" if process.returncode == -signal.SIGALRM else "crash")
 
     def stop(self) -> None:
         """End the process and wait until it is gone."""
@@ -155,6 +195,9 @@ def _serve() -> None:
     os.dup2(2, 1)
     # The first parse builds tables that later ones share; it should count against nobody's limit.
     compare(Extracted(r"\frac{2}{4}", boxed=True), r"\frac{1}{2}")
+    # The collector would visit all of sympy's objects again and again.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     replies.write("ready\n")
     replies.flush()
     for line in sys.stdin:

@@ -482,11 +482,24 @@ def test_a_killed_worker_is_replaced() -> None:
         (idle,) = worker_pids(os.getpid()) - others
         os.kill(idle, signal.SIGKILL)
         os.waitid(os.P_PID, idle, os.WEXITED | os.WNOWAIT)
-        assert pool.grade_many([(boxed("5"), "5")])[0].correct
+        assert pool.grade_many([(boxed("6"), "6")])[0].correct
         (busy,) = worker_pids(os.getpid()) - others
         threading.Timer(1.0, os.kill, (busy, signal.SIGKILL)).start()
         assert pool.grade_many([(HANGS[0], "5")]) == [Grade(False, last_boxed(HANGS[0]), "crash")]
-        assert pool.grade_many([(boxed("5"), "5")])[0].correct
+        assert pool.grade_many([(boxed("7"), "7")])[0].correct
+
+
+def test_a_verdict_is_remembered_and_what_a_worker_died_of_is_not() -> None:
+    others = worker_pids(os.getpid())
+    with GradingPool(workers=1, timeout=LIMIT) as pool:
+        pairs = [(boxed("5"), "5"), (boxed("6"), "5"), (boxed("1" * (MAX_COMPARED + 1)), "5")]
+        grades = pool.grade_many(pairs)
+        assert grades == [grade(*pair) for pair in pairs]
+        for _ in range(2):
+            assert pool.grade_many([(HANGS[0], "5")])[0].error == "timeout"
+        # The worker is gone and none is started, as none is needed.
+        assert pool.grade_many([(f"Once more: {response}", gold) for response, gold in pairs]) == grades
+        assert worker_pids(os.getpid()) == others
 
 
 def test_workers_start_when_needed_and_end_with_the_pool() -> None:
