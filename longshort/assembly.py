@@ -13,14 +13,13 @@ from longshort.controller import Limits, Member, Sampling, SynergyController
 from longshort.correction import RolloutCorrection
 from longshort.custom_reward import custom_rewards
 from longshort.data import ProblemOrder
-from longshort.demand import place_by_demand
+from longshort.demand import settle_placement
 from longshort.display import Display
 from longshort.folders import sole_use_of
 from longshort.grading_pool import GradingPool
 from longshort.lengths import ExpectedLengths
 from longshort.model_folder import context_length, load_tokenizer
 from longshort.policy import Policy
-from longshort.policy_checks import BY_DEMAND
 from longshort.protocol import PROTOCOLS
 from longshort.registered import check_registered
 from longshort.rewards import HybridReward, Ramp
@@ -28,7 +27,7 @@ from longshort.run import Run
 from longshort.trackers import make_trackers
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.usable import check_sources, usable_problems, warn_of_overlap
-from longshort.validation import trained_policies, validate
+from longshort.validation import trained_policies
 
 
 @asynccontextmanager
@@ -37,9 +36,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     from workers import team
 
     team.configure_environment(config.trainer.device)
-    if config.placement.n_gpus_per_node == BY_DEMAND:
-        config.placement.n_gpus_per_node = place_by_demand(config, trained_policies(config))
-        validate(config)
+    settle_placement(config)
     folder = Path(config.trainer.default_local_dir)
     display.stage("loading data and tokenizers")
     protocol = PROTOCOLS[config.team.protocol]

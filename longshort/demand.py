@@ -12,7 +12,8 @@ from itertools import product
 
 from omegaconf import DictConfig
 
-from longshort.policy_checks import engine_size
+from longshort.policy_checks import BY_DEMAND, engine_size
+from longshort.validation import trained_policies, validate
 
 # A learner's GPUs also score and update what they generated; ours, for want of a measurement.
 LEARNING = 2.0
@@ -43,6 +44,13 @@ def split_gpus(total: int, demand: Mapping[str, float], choices: Mapping[str, Se
         return max(loads), sum(loads)
 
     return min(fitting, key=load)
+
+
+def settle_placement(config: DictConfig) -> None:
+    """Put numbers in the place of ``placement.n_gpus_per_node=demand``, and check what follows from them."""
+    if config.placement.n_gpus_per_node == BY_DEMAND:
+        config.placement.n_gpus_per_node = place_by_demand(config, trained_policies(config))
+        validate(config)
 
 
 def place_by_demand(config: DictConfig, learners: Sequence[str]) -> dict[str, int]:

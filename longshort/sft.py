@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from longshort import checkpoints
 from longshort.config import as_list
 from longshort.conversation import as_episode
+from longshort.demand import settle_placement
 from longshort.display import Display
 from longshort.episode import Episode, View
 from longshort.folders import sole_use_of
@@ -47,6 +48,7 @@ async def sft(config: DictConfig, display: Display) -> None:
     from workers import team
 
     team.configure_environment(config.trainer.device)
+    settle_placement(config)
     display.stage("loading data and tokenizers")
     protocol = PROTOCOLS[config.team.protocol]
     tokenizers = {name: load_tokenizer(config.policies[name], name, protocol) for name in config.policies}

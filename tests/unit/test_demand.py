@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longshort.config import build_config
-from longshort.demand import place_by_demand, split_gpus
+from longshort.demand import place_by_demand, settle_placement, split_gpus
 
 SHARES = st.lists(st.integers(1, 8), min_size=1, unique=True)
 
@@ -47,6 +47,15 @@ def test_without_measurements_size_and_turns_are_an_estimate() -> None:
     assert place_by_demand(config, ("long", "short")) == {"long": 6, "short": 2}
     config.team.max_turn_tokens.short = 10_000
     assert place_by_demand(config, ("long", "short")) == {"long": 2, "short": 6}
+
+
+def test_a_run_starts_with_numbers_that_fit() -> None:
+    config = build_config("local", ["placement.n_gpus_per_node=demand", "trainer.n_gpus_per_node=8"])
+    settle_placement(config)
+    assert sum(config.placement.n_gpus_per_node.values()) <= 8
+    before = dict(config.placement.n_gpus_per_node)
+    settle_placement(config)
+    assert dict(config.placement.n_gpus_per_node) == before
 
 
 @pytest.mark.parametrize(
