@@ -202,14 +202,14 @@ class _Gold:
         text: the gold, tidied.
         percent: whether it had a percent sign, which ``text`` has not.
         value: what the kind compares: a Fraction, a letter, ``(digits, base)`` or normalised words; None for ``math``.
-        parsed: math-verify's reading, for ``number`` and ``math``.
+        latex: what math-verify reads of a ``number`` or ``math``; of a number it need not, where the answer is one too.
     """
 
     kind: Literal["number", "choice", "numeral", "words", "math"]
     text: str
     percent: bool
     value: Any = None
-    parsed: tuple[Any, ...] = ()
+    latex: str = ""
 
 
 def compare(found: Extracted, gold: str) -> tuple[bool, GradeError | None]:
@@ -229,15 +229,14 @@ def _parse_gold(gold: str) -> _Gold | None:
         return None
     plain, bare = _plain(text), _bare(text)
     if number := _number(bare):
-        return _Gold("number", text, percent, Fraction(number), _parse(number))
+        return _Gold("number", text, percent, Fraction(number), number)
     if (choice := _CHOICE.fullmatch(plain)) and choice["letter"].isupper():
         return _Gold("choice", text, percent, choice["letter"])
     if numeral := _numeral(bare):
         return _Gold("numeral", text, percent, numeral)
     if _SENTENCE.fullmatch(plain) and (_FONT.fullmatch(text) or _WORD.fullmatch(plain)):
         return _Gold("words", text, percent, _words(plain))
-    parsed = _parse(text)
-    return _Gold("math", text, percent, None, parsed) if parsed else None
+    return _Gold("math", text, percent, None, text) if _gold_reading(text) else None
 
 
 def _equal(found: Extracted, gold: _Gold) -> bool:
@@ -288,13 +287,19 @@ def _parse(latex: str) -> tuple[Any, ...]:
     return () if not parsed or isinstance(parsed[0], str) else tuple(parsed)
 
 
+@lru_cache(maxsize=4096)
+def _gold_reading(latex: str) -> tuple[Any, ...]:
+    return _parse(latex)
+
+
 def _verify(gold: _Gold, parsed: tuple[Any, ...] | list[Any]) -> bool:
     digits = 6
-    value = gold.parsed[0]
+    expected = _gold_reading(gold.latex)
+    value = expected[0]
     if isinstance(value, Rational | Float) and 0 < abs(value) < 1:
         # math-verify rounds to decimals, which would leave nothing of a small gold.
         digits -= math.ceil(math.log10(max(abs(float(value)), 1e-300)))
-    return verify(list(gold.parsed), list(parsed), digits, allow_set_relation_comp=True, timeout_seconds=None)
+    return verify(list(expected), list(parsed), digits, allow_set_relation_comp=True, timeout_seconds=None)
 
 
 # Reading what people write

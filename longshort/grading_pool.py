@@ -9,8 +9,8 @@ process whatever it is doing, inside one long multiplication too. The parent see
 timeout and starts another worker when it next needs one. A worker whose parent is gone reads the end of its standard
 input and exits, at the latest when its timer runs out.
 
-The samples of a group often have the same answer, so verdicts are remembered by answer and gold. What a worker died of
-is not: it may have been the machine.
+The samples of a group often have the same answer, so one question is asked for all of them, and its verdict is
+remembered. That a worker died over it is not: it may have been the machine.
 
 Workers are started by command line rather than forked or spawned: a parent with threads, torch or Ray in it is not safe
 to fork, and spawning would import the parent's ``__main__``, which a notebook does not have.
@@ -27,10 +27,10 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,11 @@ from longshort.grading import (
 
 # Far more than an honest answer takes; a hostile one fails to allocate instead of starving the machine.
 _WORKER_MEMORY = 4 << 30
+# Most verdicts that are remembered.
 _VERDICTS = 16_384
+
+# Whether the answer is right, and the error of a :class:`Grade`.
+_Verdict = tuple[bool, GradeError | None]
 
 
 class GradingPool:
@@ -69,7 +73,9 @@ class GradingPool:
         for _ in range(workers):
             self._workers.put(_Worker(timeout))
         self._size = workers
-        self._verdict = lru_cache(maxsize=_VERDICTS)(self._compare)
+        # By answer and gold; callers of several threads share it.
+        self._verdicts: dict[tuple[Extracted, str], Future[_Verdict]] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> GradingPool:
         return self
@@ -86,37 +92,60 @@ class GradingPool:
 
     async def grade(self, response: str, answer: Answer) -> Grade:
         """:func:`longshort.grading.grade` within the time limit."""
-        return await asyncio.wrap_future(self._executor.submit(self._grade, response, answer))
+        return await asyncio.wrap_future(self._begin(response, answer))
 
     def grade_many(self, pairs: Sequence[tuple[str, Answer]]) -> list[Grade]:
         """Grade ``(response, answer)`` pairs; grades come in the order of the pairs."""
-        return list(self._executor.map(lambda pair: self._grade(*pair), pairs))
+        grades = [self._begin(response, answer) for response, answer in pairs]
+        return [grade.result() for grade in grades]
 
     def gradable_many(self, answers: Sequence[Answer]) -> list[bool]:
         """:func:`longshort.grading.gold_is_gradable` for each answer, False where it takes longer than the limit."""
-        return list(self._executor.map(self._gradable, answers))
+        questions = ({"gold": gold_text(answer)} for answer in answers)
+        return [reply.get("gradable", False) for reply in self._executor.map(self._ask, questions)]
 
-    def _gradable(self, answer: Answer) -> bool:
-        try:
-            return self._ask({"gold": gold_text(answer)})["gradable"]
-        except _WorkerDiedError:
-            return False
-
-    def _grade(self, response: str, answer: Answer) -> Grade:
+    def _begin(self, response: str, answer: Answer) -> Future[Grade]:
+        """The grade to come. It is one caller's, who may cancel it, while others wait for the same verdict."""
+        grade: Future[Grade] = Future()
         found = extract_answer(response)
         if found is None:
-            return Grade(False, None)
-        try:
-            # Of an answer that is too long, one character too many tells enough.
-            correct, error = self._verdict(replace(found, text=found.text[: MAX_COMPARED + 1]), gold_text(answer))
-        except _WorkerDiedError as death:
-            correct, error = False, death.error
-        return Grade(correct, found.text, error)
+            grade.set_result(Grade(False, None))
+            return grade
 
-    def _compare(self, found: Extracted, gold: str) -> tuple[bool, GradeError | None]:
+        def settle(verdict: Future[_Verdict]) -> None:
+            if verdict.cancelled():
+                grade.cancel()
+            elif grade.set_running_or_notify_cancel():
+                if failure := verdict.exception():
+                    grade.set_exception(failure)
+                else:
+                    correct, error = verdict.result()
+                    grade.set_result(Grade(correct, found.text, error))
+
+        # Of an answer that is too long, one character too many tells enough.
+        self._verdict(replace(found, text=found.text[: MAX_COMPARED + 1]), gold_text(answer)).add_done_callback(settle)
+        return grade
+
+    def _verdict(self, found: Extracted, gold: str) -> Future[_Verdict]:
+        """The verdict to come, or one that is remembered."""
+        question = (found, gold)
+        with self._lock:
+            if question not in self._verdicts:
+                if len(self._verdicts) == _VERDICTS:
+                    self._verdicts.pop(next(iter(self._verdicts)))
+                self._verdicts[question] = self._executor.submit(self._compare, *question)
+            return self._verdicts[question]
+
+    def _compare(self, found: Extracted, gold: str) -> _Verdict:
         """:func:`longshort.grading.compare` in a worker."""
-        reply = self._ask({"gold": gold, "text": found.text, "boxed": found.boxed})
-        return reply["correct"], reply["error"]
+        reply: dict[str, Any] = {}
+        try:
+            reply = self._ask({"gold": gold, "text": found.text, "boxed": found.boxed})
+        finally:
+            if "correct" not in reply:
+                with self._lock:
+                    self._verdicts.pop((found, gold), None)
+        return reply.get("correct", False), reply["error"]
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         worker = self._workers.get()
@@ -124,14 +153,6 @@ class GradingPool:
             return worker.ask(question)
         finally:
             self._workers.put(worker)
-
-
-class _WorkerDiedError(Exception):
-    """A worker process ended over a question; ``error`` is what :class:`Grade` says of it."""
-
-    def __init__(self, error: GradeError) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 class _Worker:
@@ -142,7 +163,7 @@ class _Worker:
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The worker's reply. Raises ``_WorkerDiedError`` where it died over the question."""
+        """The worker's reply, or the ``error`` of a :class:`Grade` if it died over the question."""
         if self._process is None or self._process.poll() is not None:
             self._process = self._start()
         process = self._process
@@ -153,7 +174,7 @@ class _Worker:
         if line:
             return json.loads(line)
         self.stop()
-        raise _WorkerDiedError("timeout" if process.returncode == -signal.SIGALRM else "crash")
+        return {"error": "timeout" if process.returncode == -signal.SIGALRM else "crash"}
 
     def stop(self) -> None:
         """End the process and wait until it is gone."""

@@ -436,9 +436,35 @@ def test_a_hanging_answer_costs_its_limit_and_harms_no_other(pool: GradingPool, 
 
 
 def test_more_hanging_answers_than_workers(pool: GradingPool) -> None:
-    grades = pool.grade_many([(HANGS[0], "5")] * 4 + [(boxed("5"), "5")] * 4)
+    hanging = [(boxed(f"9^{{9^{{9^{{{i}}}}}}}"), "5") for i in range(6, 10)]
+    grades = pool.grade_many([*hanging, *[(boxed("5"), "5")] * 4])
     assert [grade.error for grade in grades] == ["timeout"] * 4 + [None] * 4
     assert [grade.correct for grade in grades] == [False] * 4 + [True] * 4
+
+
+def test_a_group_with_the_same_hanging_answer_costs_one_limit(pool: GradingPool) -> None:
+    pool.grade_many([(boxed(answer), "4") for answer in "12"])
+    start = time.perf_counter()
+    grades = pool.grade_many([(HANGS[0], "4")] * 8)
+    assert [grade.error for grade in grades] == ["timeout"] * 8
+    assert time.perf_counter() - start < 2 * LIMIT
+
+
+def test_who_gives_up_on_a_grade_takes_it_from_nobody_else(pool: GradingPool) -> None:
+    async def main() -> list[Grade]:
+        # Both workers are busy, so that the answers below wait in the queue.
+        busy = [asyncio.create_task(pool.grade(hang, "3")) for hang in HANGS[:2]]
+        await asyncio.sleep(0.1)
+        impatient, *others = (asyncio.create_task(pool.grade(boxed("30"), "30")) for _ in range(3))
+        await asyncio.sleep(0.1)
+        impatient.cancel()
+        grades = await asyncio.gather(*others)
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        await asyncio.gather(*busy)
+        return grades
+
+    assert [grade.correct for grade in asyncio.run(main())] == [True, True]
 
 
 def test_a_hanging_gold_is_not_gradable(pool: GradingPool) -> None:
