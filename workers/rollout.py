@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from verl.single_controller.ray.base import split_resource_pool
 from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
-from vllm.sampling_params import StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from longshort.episode import Ids
 from longshort.generation import Chat, Completion, Prompt, SamplingParams, Tokenizer, chat_ids, text_of, until_stop
@@ -105,6 +105,8 @@ class VLLMGenerator:
             "logprobs": True,
             # A tag that is a special token must still be seen by the stop strings.
             "skip_special_tokens": False,
+            # By default the server would put together and wake up for an output after every token.
+            "output_kind": RequestOutputKind.FINAL_ONLY,
         }
         if params.stop:
             sampling |= {"stop": list(params.stop), "include_stop_str_in_output": True}
