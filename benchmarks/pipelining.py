@@ -429,7 +429,7 @@ async def measure_real(cost_ratio: float, repetitions: int) -> Row:
     from transformers import AutoTokenizer
 
     from longshort.config import build_config
-    from longshort.playground import pair_path
+    from longshort.playground import model_path
     from workers import team
 
     team.configure_environment("cpu")
@@ -443,7 +443,7 @@ async def measure_real(cost_ratio: float, repetitions: int) -> Row:
         ],
     )
     scripts = [shrink(script) for script in draw_scripts(REAL_EPISODES, cost_ratio)]
-    tokenizer = AutoTokenizer.from_pretrained(pair_path("long"))
+    tokenizer = AutoTokenizer.from_pretrained(model_path("long"))
     barred = sorted({*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(list(VOCABULARY)[1:])})
     team.start_ray(config)
     try:

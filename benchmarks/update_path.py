@@ -32,8 +32,8 @@ from longshort.controller import Sampling
 from longshort.correction import RolloutCorrection
 from longshort.episode import Episode, Ids, Problem, Turn
 from longshort.grading import Grade
-from longshort.playground import generate_problems, pair_path
-from longshort.playground.corpus import converse
+from longshort.playground import generate_problems, model_path
+from longshort.playground.corpus import boxed, chain
 from longshort.rewards import HybridReward, Ramp, Reward
 from longshort.trainer import GradedEpisodes, Trainer, TrainerSettings
 from workers import team
@@ -56,20 +56,16 @@ def episode_of(problem: Problem, sample: int, prompt: Ids, turns: Written, rng: 
     return Episode(problem, {"long": prompt, "short": prompt}, written, "answered", sample)
 
 
-def scripted_episodes(problems: int, encode: Callable[[str], Ids], seed: int = 0) -> list[Episode]:
-    """The playground's conversations, ``SAMPLES`` of each problem."""
+def written_episodes(problems: int, encode: Callable[[str], Ids], seed: int = 0) -> list[Episode]:
+    """Two turns about the playground's problems, the long one a chain of its corpus, ``SAMPLES`` of each problem."""
     rng = random.Random(seed)
     repeated = [problem for problem in generate_problems(problems, seed, "train") for _ in range(SAMPLES)]
-    return [
-        episode_of(
-            conversation.problem,
-            i % SAMPLES,
-            encode(conversation.problem.question),
-            [(turn.role, turn.text, encode(turn.text)) for turn in conversation.turns],
-            rng,
-        )
-        for i, conversation in enumerate(converse(repeated, seed))
-    ]
+    episodes = []
+    for i, problem in enumerate(repeated):
+        thought, answer = f"<think>{''.join(chain(problem, rng))}</think>", f"<answer>{boxed(problem.answer)}</answer>"
+        turns = [(role, text, encode(text)) for role, text in (("long", thought), ("short", answer))]
+        episodes.append(episode_of(problem, i % SAMPLES, encode(problem.question), turns, rng))
+    return episodes
 
 
 def random_episodes(episodes: int, turns: int, tokens: int, seed: int = 0) -> list[Episode]:
@@ -135,7 +131,7 @@ def make_policy(episodes: int, *overrides: str) -> Any:
     )
     team.start_ray(config)
     pools = make_pools([ROLE], "split", {ROLE: 1}, 1)
-    tokenizer = AutoTokenizer.from_pretrained(pair_path(ROLE))
+    tokenizer = AutoTokenizer.from_pretrained(model_path(ROLE))
     return RecordedPolicy(ROLE, config.policies[ROLE], pools[ROLE], tokenizer, True)
 
 
@@ -167,7 +163,7 @@ async def on_a_worker(episodes: int, rounds: int) -> dict[str, Any]:
     policy = make_policy(episodes)
     try:
         policy.start_workers()
-        batch = graded(scripted_episodes(episodes // SAMPLES, lambda text: tuple(policy.tokenizer.encode(text))))
+        batch = graded(written_episodes(episodes // SAMPLES, lambda text: tuple(policy.tokenizer.encode(text))))
         trainer = make_trainer(policy, SETTINGS)
         # Once for the tensors, and because a first call is slow.
         await learn(trainer, batch)

@@ -1,4 +1,4 @@
-"""The command line: ``longshort train``, ``demo``, ``sft`` and ``data``."""
+"""The command line: ``longshort <command>``; without arguments a command runs on the playground."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,8 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from longshort.config import build_config, config_dir
 from longshort.display import Display
 from longshort.sources import SOURCES
+from longshort.stages import ItemsFailedError
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
+
+COLDSTART = "coldstart_playground"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"longshort: {error}\n")
         return 2
-    except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError) as error:
+    except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError, ItemsFailedError) as error:
         sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
         return 1
     except KeyboardInterrupt:
@@ -67,6 +70,23 @@ async def _sft(config: DictConfig) -> None:
         await sft(config, display)
 
 
+def _stage(name: str) -> Callable[[DictConfig], Awaitable[None]]:
+    async def run(config: DictConfig) -> None:
+        from longshort.coldstart.pipeline import run_stages
+
+        with Display() as display:
+            await run_stages(config, display, (name,))
+
+    return run
+
+
+async def _coldstart(config: DictConfig) -> None:
+    from longshort.coldstart.pipeline import coldstart
+
+    with Display() as display:
+        await coldstart(config, display)
+
+
 async def _demo(config: DictConfig) -> None:
     from longshort.demo import demo
 
@@ -96,7 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     for command, recipe, play, text in (
         ("train", "local", _train, "train the policies of a recipe"),
         ("demo", "demo", _demo, "train the playground pair and compare it with itself before"),
+        ("distill", COLDSTART, _stage("distill"), "let a reasoning model think about problems"),
+        ("chunk", COLDSTART, _stage("chunk"), "divide its chains into thoughts"),
+        ("score", COLDSTART, _stage("score"), "score the thoughts by rollouts of a base model"),
+        ("synthesize", COLDSTART, _stage("synthesize"), "make conversations of the scored thoughts"),
         ("sft", "sft_playground", _sft, "fine-tune policies on written conversations"),
+        ("coldstart", COLDSTART, _coldstart, "all of it: from problems to a fine-tuned pair"),
     ):
         sub = commands.add_parser(command, help=text)
         sub.set_defaults(run=_run_recipe, play=play)

@@ -22,6 +22,9 @@ from yaml import YAMLError
 
 PACKAGE = Path(__file__).parent
 SHARED_ROOT = "actor_rollout_ref"
+# What is composed from verl's groups, each member in a root of its own; a model may be an endpoint instead.
+GROUPS = ("policies", "models")
+ENDPOINT = "endpoint"
 BYPASS = "bypass_mode"
 
 
@@ -44,8 +47,8 @@ def verl_config_dir() -> Path:
 def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None = None) -> DictConfig:
     """Compose recipe ``name`` with command-line ``overrides`` (Hydra's syntax) and check it.
 
-    ``actor_rollout_ref.…=`` changes every policy, ``policies.<name>.…=`` one; the later layer wins: recipe, recipe's
-    policy, command line, command line's policy.
+    ``actor_rollout_ref.…=`` changes every policy and every model of the cold start, ``policies.<name>.…=`` and
+    ``models.<name>.…=`` one; the later layer wins: recipe, recipe's policy, command line, command line's policy.
 
     Raises:
         ValueError: unknown recipe, key or value, in one sentence.
@@ -57,17 +60,23 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
             OverridesParser.create().parse_override(override)
         except HydraException as error:
             raise ValueError(f"override {override!r} is not Hydra's syntax; try to quote its value") from error
-    policy_level = (f"{SHARED_ROOT}.", "policies.")
-    plain = [o for o in overrides if not o.lstrip("+~").startswith(policy_level)]
+    composed = [o for o in overrides if _is_composed(o)]
+    plain = [o for o in overrides if o not in composed]
     try:
         _refuse_unknown_keys(_compose(name, [], folder or config_dir()), _compose("base", [], config_dir()), name)
         config = _compose(name, plain, folder or config_dir())
-        policies = {
-            policy: _policy_root(config, policy, [o for o in overrides if o not in plain])
-            for policy in list(config.policies)
+        _add_models(config, composed)
+        _refuse_unknown_names(config, composed)
+        roots = {
+            group: {
+                name: member if ENDPOINT in member else _policy_root(config, group, name, composed)
+                for name, member in config[group].items()
+            }
+            for group in GROUPS
         }
         OmegaConf.set_struct(config, False)
-        config.policies = policies
+        for group in GROUPS:
+            config[group] = roots[group]
         del config[SHARED_ROOT]
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -94,7 +103,7 @@ def _refuse_unknown_keys(config: DictConfig, base: DictConfig, name: str, path: 
     # A key whose value is still missing (???) is not "in" a DictConfig, but is listed.
     known = list(map(str, base))
     for key in map(str, config):
-        if path == "" and key in (SHARED_ROOT, "policies"):
+        if path == "" and key in (SHARED_ROOT, *GROUPS):
             continue
         if key not in known:
             raise ValueError(f"recipe {name!r} sets {path}{key}, which is unknown; there are: {', '.join(known)}")
@@ -104,37 +113,55 @@ def _refuse_unknown_keys(config: DictConfig, base: DictConfig, name: str, path: 
             _refuse_unknown_keys(child, base_child, name, f"{path}{key}.")
 
 
-def _policy_root(config: DictConfig, policy: str, overrides: list[str]) -> DictConfig:
+def _is_composed(override: str) -> bool:
+    """Whether ``override`` changes a root, and not a key that Hydra knows."""
+    path = override.lstrip("+~").split("=")[0].split(".")
+    return path[0] == SHARED_ROOT or (path[0] in GROUPS and len(path) > 2 and path[2] != ENDPOINT)
+
+
+def _add_models(config: DictConfig, overrides: Sequence[str]) -> None:
+    """``+models.<name>.…`` adds a model that the recipe has not."""
+    OmegaConf.set_struct(config, False)
+    for override in overrides:
+        group, name = override.lstrip("+~").split("=")[0].split(".")[:2]
+        if group == "models" and override.startswith("+") and name not in config.models:
+            config.models[name] = {}
+    OmegaConf.set_struct(config, True)
+
+
+def _refuse_unknown_names(config: DictConfig, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        group, name = override.lstrip("+~").split("=")[0].split(".")[:2]
+        if group in GROUPS and name not in config[group]:
+            raise ValueError(f"override {override!r} names {group}.{name}; there are {list(config[group])}")
+
+
+def _policy_root(config: DictConfig, group: str, name: str, overrides: Sequence[str]) -> DictConfig:
     root = deepcopy(config)
     OmegaConf.set_struct(root, True)
-    root[SHARED_ROOT] = OmegaConf.merge(root[SHARED_ROOT], root.policies[policy])
-    own = f"policies.{policy}."
-    for prefix in (f"{SHARED_ROOT}.", own):
+    root[SHARED_ROOT] = OmegaConf.merge(root[SHARED_ROOT], root[group][name])
+    for prefix in (f"{SHARED_ROOT}.", f"{group}.{name}."):
         for override in overrides:
             if override.lstrip("+~").startswith(prefix):
                 _apply(root, override, prefix)
-    for override in overrides:
-        target = override.lstrip("+~").split(".", 2)
-        if target[0] == "policies" and target[1] not in root.policies:
-            raise ValueError(f"override {override!r} names policy {target[1]!r}; the team has {list(root.policies)}")
     root[SHARED_ROOT].model.path = _model_path(root[SHARED_ROOT].model.path)
-    _pass_on_bypass(root, policy)
+    _pass_on_bypass(root, f"{group}.{name}")
     resolved = OmegaConf.create(OmegaConf.to_container(root[SHARED_ROOT], resolve=True))
     assert isinstance(resolved, DictConfig)
     return resolved
 
 
-def _pass_on_bypass(root: DictConfig, policy: str) -> None:
+def _pass_on_bypass(root: DictConfig, member: str) -> None:
     """``algorithm.rollout_correction.bypass_mode`` selects the policy loss of that name, as in verl's trainer."""
     correction, loss = root.algorithm.rollout_correction, root[SHARED_ROOT].actor.policy_loss
     if correction.bypass_mode and loss.loss_mode not in ("vanilla", BYPASS):
         raise ValueError(
-            f"policies.{policy}.actor.policy_loss.loss_mode={loss.loss_mode} has no effect where "
+            f"{member}.actor.policy_loss.loss_mode={loss.loss_mode} has no effect where "
             "algorithm.rollout_correction.bypass_mode=true; leave one of them out"
         )
     if loss.loss_mode == BYPASS and not correction.bypass_mode:
         raise ValueError(
-            f"policies.{policy}.actor.policy_loss.loss_mode={BYPASS} is selected by another key: "
+            f"{member}.actor.policy_loss.loss_mode={BYPASS} is selected by another key: "
             "set algorithm.rollout_correction.bypass_mode=true"
         )
     if correction.bypass_mode:
@@ -158,13 +185,13 @@ def _apply(root: DictConfig, override: str, prefix: str) -> None:
 
 
 def _model_path(path: object) -> str | None:
-    """``playground:<role>`` is the shipped tiny model of that role; a number is a folder's name."""
+    """``playground:<name>`` is the shipped tiny model of that name; a number is a folder's name."""
     if path is None:
         return None
     if str(path).startswith("playground:"):
-        from longshort.playground import pair_path
+        from longshort.playground import model_path
 
-        return str(pair_path(str(path).removeprefix("playground:")))
+        return str(model_path(str(path).removeprefix("playground:")))
     return str(path)
 
 

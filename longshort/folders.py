@@ -20,7 +20,5 @@ def sole_use_of(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f"trainer.default_local_dir={folder} is in use by another run; choose another folder or wait for it"
-            ) from None
+            raise ValueError(f"the folder {folder} is in use by another run; choose another or wait for it") from None
         yield

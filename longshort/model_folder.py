@@ -13,33 +13,41 @@ from longshort.protocol import TAGS, Protocol
 WEIGHTS = ("*.safetensors", "*.bin")
 
 
+def read_tokenizer(model: DictConfig, key: str) -> Any:
+    """The tokenizer of ``model``, verl's settings of a model; ``key`` is their place in the configuration.
+
+    Raises:
+        ValueError: there is none, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    path = model.tokenizer_path or model.path
+    if path is None:
+        raise ValueError(f"{key}.path is not set; give a folder or a name on the hub")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{key}.path={path} has no tokenizer: {' '.join(str(error).split())}") from error
+    if model.custom_chat_template:
+        tokenizer.chat_template = model.custom_chat_template
+    if not tokenizer.chat_template:
+        raise ValueError(f"the tokenizer of {key}.path={path} has no chat template; set {key}.custom_chat_template")
+    return tokenizer
+
+
 def load_tokenizer(policy: DictConfig, name: str, protocol: Protocol) -> Any:
     """The tokenizer of policy ``name``, with a chat template that leaves the opening tag to the model.
 
     Raises:
         ValueError: there is none, or it cannot serve.
     """
-    from transformers import AutoTokenizer
-
-    path = policy.model.tokenizer_path or policy.model.path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=policy.model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"policies.{name}.model.path={path} has no tokenizer: {' '.join(str(error).split())}"
-        ) from error
-    if policy.model.custom_chat_template:
-        tokenizer.chat_template = policy.model.custom_chat_template
-    if not tokenizer.chat_template:
-        raise ValueError(
-            f"the tokenizer of policies.{name}.model.path={path} has no chat template; "
-            f"set policies.{name}.model.custom_chat_template"
-        )
+    key = f"policies.{name}.model"
+    tokenizer = read_tokenizer(policy.model, key)
     opened = tokenizer.decode(render_prompt(protocol, name, tokenizer, "1+1=?")).rstrip()
     if opened.endswith(TAGS):
         raise ValueError(
-            f"the chat template of policies.{name}.model.path={path} writes the model's opening tag itself, as in "
-            f"{opened[-20:]!r}, so no turn could be well formed; set policies.{name}.model.custom_chat_template"
+            f"the chat template of {key}.path={policy.model.path} writes the model's opening tag itself, as in "
+            f"{opened[-20:]!r}, so no turn could be well formed; set {key}.custom_chat_template"
         )
     return tokenizer
 

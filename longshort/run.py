@@ -40,8 +40,14 @@ class Run:
         return [policy for policy in self.trainer.policies.values() if policy.trainable]
 
     async def fit(self) -> None:
-        """All steps that are left, with checkpoints, transcripts and evaluations at their cadence."""
+        """All steps that are left, with checkpoints, transcripts and evaluations at their cadence.
+
+        Raises:
+            ValueError: no policy learns, or the folder holds another run's checkpoints.
+        """
         settings = self.config.trainer
+        if not self.learners:
+            raise ValueError(f"train={self.config.train} trains nobody; choose long, short or both")
         if settings.resume_mode == "disable":
             self._start_anew()
         trackers: list[Tracker] = [MetricsLog(self.folder / METRICS), *self.trackers]

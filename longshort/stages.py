@@ -4,8 +4,8 @@
     <folder>/.<name>.partial.jsonl  until then: records in the order in which they came
     <folder>/<name>.json            settings, counts, and what failed the last time
 
-Concurrency: every item is a coroutine; it waits for its own work and for nothing else. What bounds them is the
-generator. An item that failed has no record, and the next run works on it again; a finished one never is.
+Concurrency: each of ``concurrency`` coroutines works on one item after the other and waits for nothing else. An item
+that failed has no record, and the next run works on it again; a finished one never is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,24 @@ Work = Callable[[Item], Awaitable[Record]]
 # Done and total.
 Progress = Callable[[int, int], None]
 
+# Items at a time; enough to keep an engine's batch full, few enough for its queue and for memory.
+CONCURRENCY = 1024
+
+
+class ItemsFailedError(RuntimeError):
+    """Items of a stage have no record; the same command again works on exactly those."""
+
+    def __init__(self, stage: str, failed: Mapping[str, str]) -> None:
+        super().__init__(stage, dict(failed))
+        self.stage, self.failed = stage, dict(failed)
+
+    def __str__(self) -> str:
+        key, reason = next(iter(self.failed.items()))
+        return (
+            f"{len(self.failed)} items of {self.stage} failed, the first, {key}, because {reason}; "
+            "the same command again retries exactly those"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
@@ -36,20 +55,67 @@ class StageResult:
     failed: Mapping[str, str]
 
 
-async def run_stage(
-    folder: Path,
-    name: str,
-    items: Mapping[str, Item],
-    work: Work[Item],
-    settings: Mapping[str, Any],
-    progress: Progress = lambda done, total: None,
-) -> StageResult:
-    """Give every item its record, with those that former runs made.
+class Stage:
+    """An open stage, for work whose items are only found while it goes; made by :func:`open_stage`.
+
+    Attributes:
+        records: by item id, those of former runs included.
+        failed: the reason of each failure of this run.
+    """
+
+    def __init__(self, files: _Files, settings: Mapping[str, Any]) -> None:
+        self._files = files
+        self._settings = settings
+        self.records = files.read()
+        self.failed: dict[str, str] = {}
+
+    async def run(
+        self,
+        items: Mapping[str, Item],
+        work: Work[Item],
+        progress: Progress = lambda done, total: None,
+        concurrency: int = CONCURRENCY,
+    ) -> None:
+        """Give every item its record, unless it has one or has failed in this run."""
+        missing = [key for key in items if key not in self.records and key not in self.failed]
+        done = len(items) - len(missing)
+        progress(done, len(items))
+        # All coroutines take from the same iterator.
+        queue = iter(missing)
+
+        async def take() -> None:
+            nonlocal done
+            for key in queue:
+                try:
+                    record = await work(items[key])
+                except GenerationFailedError as error:
+                    self.failed[key] = str(error)
+                else:
+                    self._files.append(key, record)
+                    self.records[key] = record
+                done += 1
+                progress(done, len(items))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(missing))):
+                group.create_task(take())
+
+    def finish(self, order: Iterable[str]) -> StageResult:
+        """Note what came of the items ``order``; if all have a record, put them under the final name."""
+        keys = list(order)
+        ordered = {key: self.records[key] for key in keys if key in self.records}
+        failed = {key: self.failed[key] for key in keys if key in self.failed}
+        self._files.note(self._settings, len(keys), failed)
+        if len(ordered) == len(keys):
+            self._files.complete(ordered)
+        return StageResult(ordered, failed)
+
+
+@contextmanager
+def open_stage(folder: Path, name: str, settings: Mapping[str, Any]) -> Iterator[Stage]:
+    """Hold the folder and read what former runs made.
 
     Args:
-        items: by id; ids are unique and the same in every run.
-        work: makes an item's record, anything that JSON holds; :class:`GenerationFailedError` marks the item as
-            failed, and the rest goes on.
         settings: what records depend on; a stage is not continued under other settings.
 
     Raises:
@@ -58,29 +124,44 @@ async def run_stage(
     with sole_use_of(folder):
         files = _Files(folder, name)
         files.check(settings)
-        records = {key: record for key, record in files.read().items() if key in items}
-        failed: dict[str, str] = {}
-        progress(len(records), len(items))
+        yield Stage(files, settings)
 
-        async def one(key: str, item: Item) -> None:
-            try:
-                record = await work(item)
-            except GenerationFailedError as error:
-                failed[key] = str(error)
-            else:
-                files.append(key, record)
-                records[key] = record
-            progress(len(records) + len(failed), len(items))
 
-        async with asyncio.TaskGroup() as group:
-            for key, item in items.items():
-                if key not in records:
-                    group.create_task(one(key, item))
-        ordered = {key: records[key] for key in items if key in records}
-        files.note(settings, len(items), failed)
-        if not failed:
-            files.complete(ordered)
-        return StageResult(ordered, failed)
+async def run_stage(
+    folder: Path,
+    name: str,
+    items: Mapping[str, Item],
+    work: Work[Item],
+    settings: Mapping[str, Any],
+    progress: Progress = lambda done, total: None,
+    concurrency: int = CONCURRENCY,
+) -> StageResult:
+    """Give every item its record, with those that former runs made.
+
+    Args:
+        items: by id; ids are unique and the same in every run.
+        work: makes an item's record, anything that JSON holds; :class:`GenerationFailedError` marks the item as
+            failed, and the rest goes on.
+        settings: see :func:`open_stage`.
+
+    Raises:
+        ValueError: see :func:`open_stage`.
+    """
+    with open_stage(folder, name, settings) as stage:
+        await stage.run(items, work, progress, concurrency)
+        return stage.finish(items)
+
+
+def read_stage(folder: Path, name: str) -> dict[str, Record]:
+    """Records of a stage, in the items' order where every item has one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = _Files(folder, name).read()
+    if not found:
+        raise ValueError(f"{folder / name}.jsonl holds nothing: run the stage that writes it first")
+    return found
 
 
 class _Files:

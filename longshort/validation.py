@@ -32,7 +32,10 @@ REFUSED_ESTIMATORS = (
 # Names of one's own are registered by the modules of this variable, so only verl knows them (longshort/registered.py).
 EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"
 BYPASS_LOSSES = ("ppo_clip", "reinforce")
-TRAINABLE = {"long_short": {"long": ("long",), "short": ("short",), "both": ("long", "short")}}
+# With none, a team only plays.
+TRAINABLE: dict[str, dict[str, tuple[str, ...]]] = {
+    "long_short": {"long": ("long",), "short": ("short",), "both": ("long", "short"), "none": ()}
+}
 
 
 def trained_policies(config: DictConfig) -> tuple[str, ...]:

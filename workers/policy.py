@@ -85,8 +85,9 @@ class RayPolicy:
         """Launch the vLLM replicas, and let them sleep until they get their weights, where they share devices."""
         await rollout.launch(self._replicas, self._workers, self._pool)
         servers = [replica.server_handle for replica in self._replicas]
+        settings = self.config.rollout
         self.generator = rollout.VLLMGenerator(
-            self.name, servers, self.tokenizer, priorities=self.config.rollout.scheduling_policy == "priority"
+            self.name, servers, self.tokenizer, settings.scheduling_policy == "priority", settings.max_model_len
         )
         await self.sleep()
 

@@ -17,7 +17,17 @@ from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, 
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from longshort.episode import Ids
-from longshort.generation import Chat, Completion, Prompt, SamplingParams, Tokenizer, chat_ids, text_of, until_stop
+from longshort.generation import (
+    Chat,
+    Completion,
+    GenerationFailedError,
+    Prompt,
+    SamplingParams,
+    Tokenizer,
+    chat_ids,
+    text_of,
+    until_stop,
+)
 from workers.errors import EngineDiedError
 from workers.naming import SOCKET_VARIABLE, policy_of_server, server_prefix, weight_socket
 
@@ -80,8 +90,11 @@ class VLLMGenerator:
     A session stays on its replica, where the prefix cache holds its history; a new one goes to the least loaded.
     """
 
-    def __init__(self, policy: str, servers: list[Any], tokenizer: Tokenizer, priorities: bool) -> None:
+    def __init__(
+        self, policy: str, servers: list[Any], tokenizer: Tokenizer, priorities: bool, context: int | None = None
+    ) -> None:
         self.policy = policy
+        self._context = context
         self._priorities = priorities
         self._servers = servers
         self._tokenizer = tokenizer
@@ -93,8 +106,12 @@ class VLLMGenerator:
 
         Raises:
             EngineDiedError: the replica's process is gone.
+            GenerationFailedError: the prompt fills the context.
         """
         prompt_ids = chat_ids(self._tokenizer, prompt) if isinstance(prompt, Chat) else prompt
+        if self._context is not None and len(prompt_ids) >= self._context:
+            reason = f"a prompt of {len(prompt_ids)} tokens leaves no room in a context of {self._context}"
+            raise GenerationFailedError(f"engine {self.policy}", None, 0, reason)
         replica = self._route(session)
         sampling: dict[str, Any] = {
             "max_tokens": params.max_tokens,
@@ -135,7 +152,7 @@ class VLLMGenerator:
         completion = Completion(
             token_ids=ids,
             log_probs=log_probs,
-            finish_reason="length" if self._was_cut(ids, params) else "stop",
+            finish_reason="length" if self._was_cut(len(prompt_ids), ids, params) else "stop",
             cached_tokens=output.extra_fields.get("num_cached_tokens"),
             prompt_tokens=len(prompt_ids),
         )
@@ -152,9 +169,11 @@ class VLLMGenerator:
             self._sessions.popitem(last=False)
         return replica
 
-    def _was_cut(self, ids: Ids, params: SamplingParams) -> bool:
-        # verl reports "completed" for both a stop and the cap; only a turn at its cap can have been cut.
-        if len(ids) < params.max_tokens or ids[-1] == self._tokenizer.eos_token_id:
+    def _was_cut(self, prompt: int, ids: Ids, params: SamplingParams) -> bool:
+        # verl reports "completed" for both a stop and the cap, which it lowers to what the context has left; only a
+        # turn at its cap can have been cut.
+        room = params.max_tokens if self._context is None else min(params.max_tokens, self._context - prompt)
+        if len(ids) < room or ids[-1] == self._tokenizer.eos_token_id:
             return False
         tail = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return not any(stop in tail for stop in params.stop)

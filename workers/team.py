@@ -16,6 +16,7 @@ from longshort.generation import Tokenizer
 
 if TYPE_CHECKING:
     from workers.policy import RayPolicy
+    from workers.rollout import VLLMGenerator
 
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 PROJECT = Path(__file__).resolve().parents[1]
@@ -37,8 +38,11 @@ def _modules(own: str) -> str:
     return ",".join(dict.fromkeys([own, *filter(None, os.environ.get(MODULES, "").split(","))]))
 
 
-def start_ray(config: DictConfig) -> None:
-    """Join the cluster of ``RAY_ADDRESS`` or start a local one, bound to loopback."""
+def start_ray(config: DictConfig, slots: int | None = None) -> None:
+    """Join the cluster of ``RAY_ADDRESS`` or start a local one, bound to loopback.
+
+    ``slots``: device slots of a local one; by default what ``placement`` asks for.
+    """
     device = config.trainer.device
     variables = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": os.environ["VLLM_LOGGING_LEVEL"]}
     if device == "cpu":
@@ -54,13 +58,14 @@ def start_ray(config: DictConfig) -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
         return
-    counts = config.placement.n_gpus_per_node.values()
-    # CPUs are only counted: every process on a device takes one, however few the machine has.
-    local = {"num_cpus": max(8 * sum(counts), os.cpu_count() or 1)}
-    if device == "cpu":
+    if slots is None:
         from workers.placement import device_slots
 
-        local["num_gpus"] = device_slots(config.placement.mode, counts)
+        slots = device_slots(config.placement.mode, config.placement.n_gpus_per_node.values())
+    # CPUs are only counted: every process on a device takes one, however few the machine has.
+    local = {"num_cpus": max(8 * len(config.policies) * slots, os.cpu_count() or 1)}
+    if device == "cpu":
+        local["num_gpus"] = slots
     ray.init(
         address="local",
         runtime_env=runtime_env,
@@ -109,6 +114,19 @@ async def start_learners(
     progress("starting training workers")
     await asyncio.gather(*[asyncio.to_thread(policy.start_workers, generates=False) for policy in policies.values()])
     return policies
+
+
+async def start_model(config: DictConfig, name: str, tokenizer: Tokenizer) -> VLLMGenerator:
+    """Start Ray and a model that only generates: as many replicas as the devices of all nodes hold."""
+    from workers.placement import make_pools
+    from workers.policy import RayPolicy
+
+    slots, nnodes = config.trainer.n_gpus_per_node, config.trainer.nnodes
+    start_ray(config, slots)
+    pool = make_pools([name], "split", {name: slots}, nnodes)[name]
+    model = RayPolicy(name, config.models[name], pool, tokenizer, trainable=False)
+    await model.start_engines()
+    return model.generator
 
 
 def _make_policies(

@@ -18,7 +18,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from longshort.episode import Problem
-from longshort.playground.corpus import CUES
 from longshort.playground.problems import MAX_VALUE, difficulty, generate_problems
 from longshort.playground.tokenizer import render_prompt
 
@@ -59,6 +58,12 @@ class Played:
     def well_formed(self) -> bool:
         """Whether every turn follows its role's template."""
         return all(WELL_FORMED["long" if i % 2 == 0 else "short"].fullmatch(turn) for i, turn in enumerate(self.turns))
+
+    @property
+    def repeated_steps(self) -> int:
+        """Lines that stand in the conversation already."""
+        lines = re.findall(r"\d+[-+*]\d+=\d+", " ".join(self.turns))
+        return len(lines) - len(set(lines))
 
     @property
     def rethinks(self) -> int:
@@ -122,7 +127,7 @@ def figures(long: Member, short: Member, count: int, seed: int) -> dict[str, obj
         "tokens": mean(sum(episode.tokens) for episode in played),
         "tokens_long": mean(sum(episode.tokens[::2]) for episode in played),
         "tokens_short": mean(sum(episode.tokens[1::2]) for episode in played),
-        "verifications": mean(sum(turn.count(cue) for turn in episode.turns for cue in CUES) for episode in played),
+        "repeated_steps": mean(episode.repeated_steps for episode in played),
         "accuracy_by_operations": _by_operations({e.problem: float(e.correct) for e in played}),
         "guess_accuracy_by_operations": _by_operations({p: guess_accuracy(long, p) for p in problems[:200]}),
     }
@@ -159,7 +164,7 @@ def _sample(member: Member, contexts: Sequence[str], temperature: float) -> list
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pair", type=Path, nargs="?", default=Path(__file__).parent / "pair")
+    parser.add_argument("pair", type=Path, nargs="?", default=Path(__file__).parent / "models")
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,29 +1,22 @@
-r"""Scripted conversations that the pair is cold-started on: correct, well formed, and wordy by a known amount.
+r"""What the playground's reasoner and base models are trained on: chains of thought, redundant by a known amount.
 
-Example, for ``7+5*3-4``; line ends inside thoughts are real, those between turns are not:
+Example, for ``7+5*3-4``; blank lines end thoughts:
 
-    long   <think>7+5=12⏎12*3=36⏎36-4=32⏎wait⏎7+5=12⏎12*3=36⏎36-4=32⏎</think>
-    short  <answer>so 36-4=32 \boxed{32}</answer>
+    7+5=12 yes 7+5=12⏎⏎12*3=36⏎⏎36-4=32 ok 36-4=32 yes 36-4=32⏎⏎Wait 7+5=12⏎⏎12*3=36⏎⏎36-4=32⏎⏎
 
-A thought is the chain, then ``REPEATS`` needless verifications: a cue word and the whole chain once more. They change
-no answer, because the first chain is already right. What reinforcement learning can save is fixed here, beforehand:
+Every step is a thought: its line, then ``CHECKS`` needless repetitions at once. After the last step all lines come
+again ``PASSES`` times, each line a thought, the first behind a cue. No repetition changes anything, because the line
+that it repeats is right. All of this redundancy is fixed here, before anything is trained on it:
 
-=======================================  ======
-needless share of the long's tokens      ``NEEDLESS_SHARE_LONG``
-needless share of the short's tokens     ``NEEDLESS_SHARE_SHORT``
-=======================================  ======
+=========================================================  ==========================
+needless share of a chain's characters                     ``NEEDLESS_SHARE``
+the same without the passes, which scoring thoughts finds  ``NEEDLESS_SHARE_OF_STEPS``
+=========================================================  ==========================
 
-Some conversations differ:
-
-- Guess (``P_GUESS``): the thought is the final value alone. It is right here, but a tiny model cannot compute it for a
-  long chain, so a model that guesses is often wrong.
-- Rethink (``P_STOP`` of the others with ``HARD`` or more operations): the first thought stops after some step, the
-  short model says what is left and closes with ``</rethink>``, and the long model's second thought starts from there:
-
-    long   <think>7+5=12⏎12*3=36⏎</think>
-    short  <answer>left 36-4</rethink>
-    long   <think>36-4=32⏎</think>
-    short  <answer>\boxed{32}</answer>
+- The *reasoner* writes such a chain between ``<think>`` and ``</think>``, then the answer in ``\boxed{}``.
+- A *base model* has seen such chains, and it has learned to end them: from any thought on it writes ``\boxed{}`` at
+  once with probability ``P_ANSWER``, else the next step, and so on. It cannot compute many steps in its head, so the
+  further the chain it is given has come, the more often its answer is right.
 """
 
 from __future__ import annotations
@@ -34,88 +27,96 @@ from dataclasses import dataclass
 
 from longshort.episode import Problem
 from longshort.playground.problems import Step, steps_of
+from longshort.protocol import END_THINK, THINK
 
-# Probability of 0, 1, 2, 3 needless verifications.
-REPEATS = (0.15, 0.27, 0.36, 0.22)
-CUES = ("wait\n", "hmm\n", "check\n")
-P_GUESS = 0.02
-P_STOP = 0.20
-HARD = 3
-# Probability that the short model repeats the last step before its answer.
-P_RESTATE = 0.5
+# Probability of 0, 1, … repetitions of a step at once.
+CHECKS = (0.05, 0.15, 0.25, 0.30, 0.25)
+AGAIN = (" yes ", " ok ")
+# Probability of 0, 1, … passes over all steps at the end.
+PASSES = (0.10, 0.30, 0.40, 0.20)
+CUES = ("Wait ", "Hmm ")
+BREAK = "\n\n"
 
-# Expected shares under the constants above and the default problems, tags counted, to two digits.
-NEEDLESS_SHARE_LONG = 0.64
-NEEDLESS_SHARE_SHORT = 0.28
+P_ANSWER = 0.6
+# Share of a base model's documents that are chains; the others end what they are given.
+P_CHAIN = 0.3
+
+# Expected under the constants above and the default problems, to two digits.
+NEEDLESS_SHARE = 0.84
+NEEDLESS_SHARE_OF_STEPS = 0.77
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptedTurn:
-    """A turn's author, its text with both tags, and how many of its tokens (characters) are needless."""
+class Document:
+    """A question, what is given after it, and what a model learns to write then."""
 
-    role: str
+    question: str
+    given: str
     text: str
-    needless: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A problem and the scripted turns about it, long first and then by turns."""
-
-    problem: Problem
-    turns: tuple[ScriptedTurn, ...]
-
-
-def converse(problems: Iterable[Problem], seed: int) -> Iterator[Conversation]:
-    """One conversation per problem; equal arguments give equal conversations."""
+def reasoning(problems: Iterable[Problem], seed: int) -> Iterator[Document]:
+    """What the reasoner learns, one document per problem; equal arguments give equal documents."""
     rng = random.Random(seed)
     for problem in problems:
-        yield Conversation(problem, tuple(_turns(problem, rng)))
+        yield _chain_document(problem, rng)
 
 
-def needless_share(conversations: Iterable[Conversation], role: str) -> float:
-    """Needless tokens of ``role`` over all of its tokens; each tag and each other character is one token."""
-    turns = [turn for conversation in conversations for turn in conversation.turns if turn.role == role]
-    return sum(turn.needless for turn in turns) / sum(tokens_in(turn.text) for turn in turns)
+def general(problems: Iterable[Problem], seed: int) -> Iterator[Document]:
+    """What a base model learns, one document per problem; equal arguments give equal documents."""
+    rng = random.Random(seed)
+    for problem in problems:
+        yield _chain_document(problem, rng) if rng.random() < P_CHAIN else _ending(problem, rng)
 
 
-def tokens_in(turn: str) -> int:
-    """Tokens of a turn with an opening and a closing tag."""
-    opening, closing = turn.index(">") + 1, len(turn) - turn.rindex("<")
-    return len(turn) - opening - closing + 2
+def chain(problem: Problem, rng: random.Random) -> tuple[str, ...]:
+    """The thoughts of one chain, each with the blank line behind it."""
+    lines = [line_of(step) for step in steps_of(problem.question)]
+    thoughts = [line + "".join(rng.choice(AGAIN) + line for _ in range(_drawn(CHECKS, rng))) for line in lines]
+    for _ in range(_drawn(PASSES, rng)):
+        thoughts += [rng.choice(CUES) + lines[0], *lines[1:]]
+    return tuple(thought + BREAK for thought in thoughts)
 
 
-def _turns(problem: Problem, rng: random.Random) -> Iterator[ScriptedTurn]:
-    steps = steps_of(problem.question)
-    if rng.random() < P_GUESS:
-        yield ScriptedTurn("long", f"<think>{problem.answer}</think>")
-        yield ScriptedTurn("short", f"<answer>\\boxed{{{problem.answer}}}</answer>")
-        return
-    done = 0
-    if len(steps) >= HARD and rng.random() < P_STOP:
-        done = rng.randrange(1, len(steps))
-        yield ScriptedTurn("long", f"<think>{_chain(steps[:done])}</think>")
-        yield ScriptedTurn("short", f"<answer>left {_left(steps[done:])}</rethink>")
-    extra = _verification(steps, rng)
-    yield ScriptedTurn("long", f"<think>{_chain(steps[done:])}{extra}</think>", len(extra))
-    restated = f"so {_line(steps[-1])} " if rng.random() < P_RESTATE else ""
-    yield ScriptedTurn("short", f"<answer>{restated}\\boxed{{{problem.answer}}}</answer>", len(restated))
+def needless_share(problems: Iterable[Problem], seed: int, passes: bool = True) -> float:
+    """Characters of chains that repeat a line, over all of them; without ``passes``, over those of the steps."""
+    rng = random.Random(seed)
+    needed = written = 0
+    for problem in problems:
+        steps = steps_of(problem.question)
+        thoughts = chain(problem, rng)
+        needed += sum(len(line_of(step) + BREAK) for step in steps)
+        written += sum(map(len, thoughts if passes else thoughts[: len(steps)]))
+    return 1 - needed / written
 
 
-def _verification(steps: list[Step], rng: random.Random) -> str:
-    (times,) = rng.choices(range(len(REPEATS)), REPEATS)
-    return "".join(rng.choice(CUES) + _chain(steps) for _ in range(times))
-
-
-def _chain(steps: list[Step]) -> str:
-    return "".join(f"{_line(step)}\n" for step in steps)
-
-
-def _line(step: Step) -> str:
+def line_of(step: Step) -> str:
+    """A step as it is written: ``12*3=36``."""
     before, operator, operand, after = step
     return f"{before}{operator}{operand}={after}"
 
 
-def _left(steps: list[Step]) -> str:
-    """What the steps compute, as one chain: ``36-4``."""
-    return str(steps[0][0]) + "".join(f"{operator}{operand}" for _, operator, operand, _ in steps)
+def boxed(answer: object) -> str:
+    """An answer as it is written."""
+    return f"\\boxed{{{answer}}}"
+
+
+def _chain_document(problem: Problem, rng: random.Random) -> Document:
+    return Document(problem.question, "", f"{THINK}{''.join(chain(problem, rng))}{END_THINK}{boxed(problem.answer)}")
+
+
+def _ending(problem: Problem, rng: random.Random) -> Document:
+    """From a random thought on: the answer, or first some of the steps that are left."""
+    thoughts, steps = chain(problem, rng), steps_of(problem.question)
+    done = rng.randrange(len(thoughts) + 1)
+    text = ""
+    for step in steps[done:]:
+        if rng.random() < P_ANSWER:
+            break
+        text += line_of(step) + BREAK
+    return Document(problem.question, "".join(thoughts[:done]), text + boxed(problem.answer))
+
+
+def _drawn(shares: tuple[float, ...], rng: random.Random) -> int:
+    (count,) = rng.choices(range(len(shares)), shares)
+    return count

@@ -1,4 +1,4 @@
-"""Supervised training of one role on its own turns of the scripted conversations, on the CPU."""
+"""Training the playground's models from scratch on documents, on the CPU."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from longshort.playground.corpus import Conversation
+from longshort.playground.corpus import Document
 from longshort.playground.tokenizer import END, MAX_LENGTH, PAD, render_prompt
 
-# Sizes differ, as in a real pair; heads have 32 dimensions, the smallest that vLLM's CPU attention takes.
+# Heads have 32 dimensions, the smallest that vLLM's CPU attention takes.
 SIZES = {
-    "long": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "short": {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3},
+    "base": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "small_base": {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3},
 }
 BUCKETS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation as one role reads it: its ids, and whether the role wrote each of them."""
+    """One document: its ids, and whether each of them is to be learned."""
 
     ids: tuple[int, ...]
     own: tuple[bool, ...]
@@ -33,7 +33,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one role is trained: AdamW, ``warm_up`` steps to the peak learning rate, then half a cosine to its 50th."""
+    """How a model is trained: AdamW, ``warm_up`` steps to the peak learning rate, then half a cosine to its 50th."""
 
     steps: int
     batch: int = 32
@@ -42,10 +42,10 @@ class Recipe:
     seed: int = 0
 
 
-def new_model(role: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """An untrained model of the role's size."""
+def new_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """An untrained model; ``name`` is one of ``SIZES``."""
     torch.manual_seed(seed)
-    size = SIZES[role]
+    size = SIZES[name]
     config = LlamaConfig(
         **size,
         num_key_value_heads=size["num_attention_heads"],
@@ -59,21 +59,14 @@ def new_model(role: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Llama
     return LlamaForCausalLM(config)
 
 
-def examples_of(conversations: Sequence[Conversation], role: str, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
-    """Prompt and turns up to the role's last one, for each conversation."""
-    prompts = _encode([render_prompt(conversation.problem.question) for conversation in conversations], tokenizer)
-    turns = iter(_encode([turn.text for conversation in conversations for turn in conversation.turns], tokenizer))
-    examples: list[Example] = []
-    for prompt, conversation in zip(prompts, conversations, strict=True):
-        ids, own = list(prompt), [False] * len(prompt)
-        last = max(i for i, turn in enumerate(conversation.turns) if turn.role == role)
-        for i, turn in enumerate(conversation.turns):
-            turn_ids = next(turns)
-            if i <= last:
-                ids.extend(turn_ids)
-                own.extend([turn.role == role] * len(turn_ids))
-        examples.append(Example(tuple(ids), tuple(own)))
-    return examples
+def examples_of(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
+    """Prompt, what is given, what is learned, and the end."""
+    given = _encode([render_prompt(document.question) + document.given for document in documents], tokenizer)
+    learned = _encode([document.text + END for document in documents], tokenizer)
+    return [
+        Example((*before, *after), (False,) * len(before) + (True,) * len(after))
+        for before, after in zip(given, learned, strict=True)
+    ]
 
 
 def train(
@@ -82,7 +75,7 @@ def train(
     recipe: Recipe,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> float:
-    """Train in place and return the mean loss of the last 50 steps (nats per own token).
+    """Train in place and return the mean loss of the last 50 steps (nats per learned token).
 
     ``on_step`` gets the number of finished steps and the loss. Equal arguments give equal weights on one machine with
     one number of threads.
@@ -95,7 +88,7 @@ def train(
     for ids, own in itertools.islice(_batches(examples, recipe), recipe.steps):
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[own[:, 1:]])
-        # Batches are sorted by length: a mean per batch would give the tokens of short conversations more weight.
+        # Batches are sorted by length: a mean per batch would give the tokens of short documents more weight.
         loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][own[:, 1:]], reduction="sum") / tokens
         optimizer.zero_grad()
         loss.backward()

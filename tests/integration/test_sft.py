@@ -30,11 +30,22 @@ from workers.policy import RayPolicy
 CONVERSATIONS = 48
 
 
+def turns(question: str, rethinks: bool) -> list[tuple[str, str]]:
+    """A conversation about ``question``, in two turns or in four."""
+    first, second, *rest = map(corpus.line_of, problems.steps_of(question))
+    answer = ("short", f"<answer>{corpus.boxed(problems.steps_of(question)[-1][-1])}</answer>")
+    if not rethinks:
+        return [("long", "<think>" + "\n".join([first, second, *rest]) + "</think>"), answer]
+    opening = [("long", f"<think>{first}</think>"), ("short", f"<answer>{second}</rethink>")]
+    return [*opening, ("long", "<think>" + "\n".join([second, *rest]) + "</think>"), answer]
+
+
 def episodes(pair: dict[str, Path]) -> list[Episode]:
     tokenizers = {role: AutoTokenizer.from_pretrained(path) for role, path in pair.items()}
-    scripted = corpus.converse(problems.generate_problems(CONVERSATIONS, 3, "train"), 4)
+    asked = problems.generate_problems(CONVERSATIONS, 3, "train")
     return [
-        as_episode(c.problem, [(turn.role, turn.text) for turn in c.turns], tokenizers, LONG_SHORT) for c in scripted
+        as_episode(problem, turns(problem.question, place % 4 == 0), tokenizers, LONG_SHORT)
+        for place, problem in enumerate(asked)
     ]
 
 

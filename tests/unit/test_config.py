@@ -90,8 +90,8 @@ def test_building_a_recipe_imports_neither_torch_nor_verl_ray_or_vllm() -> None:
 
 def test_the_playground_models_are_named_by_role(local: DictConfig) -> None:
     assert [Path(path).parts[-3:] for path in each(local, "model.path")] == [
-        ("playground", "pair", "long"),
-        ("playground", "pair", "short"),
+        ("playground", "models", "long"),
+        ("playground", "models", "short"),
     ]
 
 

@@ -14,14 +14,14 @@ from omegaconf import DictConfig
 
 from longshort.config import build_config
 from longshort.model_folder import context_length, load_tokenizer
-from longshort.playground import pair_path
+from longshort.playground import model_path
 from longshort.protocol import LONG_SHORT
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the playground's long model, to be broken."""
-    shutil.copytree(pair_path("long"), tmp_path / "model")
+    shutil.copytree(model_path("long"), tmp_path / "model")
     return tmp_path / "model"
 
 

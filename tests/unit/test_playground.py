@@ -5,9 +5,11 @@ training again gives the same weights, and that an engine such as vLLM reads the
 """
 
 import json
+import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from longshort.playground import ROLES, corpus, difficulty, generate_problems, pair_path
+from longshort.episode import Problem
+from longshort.playground import MODELS, ROLES, corpus, difficulty, generate_problems, model_path
+from longshort.playground.completer import ArithmeticCompleter
 from longshort.playground.problems import split_of, steps_of
 from longshort.playground.tokenizer import ALPHABET, END, TAGS, UNKNOWN, build_tokenizer, render_prompt
+from longshort.thoughts.segments import Gap, Kept, Segment
+from longshort.thoughts.steps import split_steps
 
-TEMPLATES = {
-    "long": re.compile(r"<think>[^<>]+</think>"),
-    "short": re.compile(r"<answer>[^<>]+(?:</answer>|</rethink>)"),
-}
+Make = Callable[[list[Problem], int], Iterator[corpus.Document]]
 TOKENIZER = build_tokenizer()
 
 
@@ -30,11 +33,6 @@ def evaluate(question: str) -> int:
     """Left to right, by bracketing every prefix and letting Python compute it."""
     head, *rest = re.findall(r"[-+*]?\d+", question)
     return eval("(" * len(rest) + head + "".join(f"{part})" for part in rest))
-
-
-@pytest.fixture(scope="module")
-def conversations() -> list[corpus.Conversation]:
-    return list(corpus.converse(generate_problems(2000, 11, "train"), 12))
 
 
 def test_problems_are_a_function_of_their_arguments():
@@ -76,7 +74,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="found only"):
         generate_problems(10_000, 0, "test", operations=(1, 1))
     with pytest.raises(ValueError, match="'judge'"):
-        pair_path("judge")
+        model_path("judge")
 
 
 @given(st.lists(st.one_of(st.text(ALPHABET), st.sampled_from(TAGS))).map("".join))
@@ -112,71 +110,83 @@ def test_chat_template_keeps_only_the_mark_of_the_system_text():
     assert len(TOKENIZER.encode(rendered)) == len("7+5*3") + 3
 
 
-def test_corpus_is_a_function_of_its_arguments():
+@pytest.mark.parametrize("make", [corpus.general, corpus.reasoning])
+def test_corpora_are_functions_of_their_arguments(make: Make):
     problems = generate_problems(50, 1, "train")
-    assert list(corpus.converse(problems, 4)) == list(corpus.converse(problems, 4))
-    assert list(corpus.converse(problems, 4)) != list(corpus.converse(problems, 5))
+    assert list(make(problems, 4)) == list(make(problems, 4))
+    assert list(make(problems, 4)) != list(make(problems, 5))
 
 
-def test_every_turn_is_well_formed(conversations: list[corpus.Conversation]):
-    for conversation in conversations:
-        roles = [turn.role for turn in conversation.turns]
-        assert roles in (["long", "short"], ["long", "short"] * 2)
-        for turn in conversation.turns:
-            assert TEMPLATES[turn.role].fullmatch(turn.text)
-        assert [turn.text.endswith("</answer>") for turn in conversation.turns[1::2]] in ([True], [False, True])
-
-
-def test_every_written_step_and_answer_is_right(conversations: list[corpus.Conversation]):
-    for conversation in conversations:
-        text = "".join(turn.text for turn in conversation.turns)
-        for step, result in re.findall(r"(\d+[-+*]\d+)=(\d+)", text):
+@pytest.mark.parametrize("make", [corpus.general, corpus.reasoning])
+def test_every_written_step_and_answer_is_right(make: Make):
+    problems = generate_problems(500, 11, "train")
+    for problem, document in zip(problems, make(problems, 12), strict=True):
+        assert document.question == problem.question
+        for step, result in re.findall(r"(\d+[-+*]\d+)=(\d+)", document.given + document.text):
             assert evaluate(step) == int(result)
-        for rest in re.findall(r"left ([^<]+)", text):
-            assert str(evaluate(rest)) == conversation.problem.answer
-            assert conversation.problem.question.endswith(rest.lstrip("0123456789"))
-        assert re.findall(r"\\boxed\{(\d+)\}", text) == [conversation.problem.answer]
+        assert re.findall(r"\\boxed\{(\d+)\}", document.given + document.text) == [problem.answer]
 
 
-def test_each_chain_is_written_out_before_it_is_repeated(conversations: list[corpus.Conversation]):
-    for conversation in conversations:
-        lines = [f"{before}{sign}{by}={after}" for before, sign, by, after in steps_of(conversation.problem.question)]
-        thoughts = [turn for turn in conversation.turns if turn.role == "long"]
-        bodies = [turn.text.removeprefix("<think>").removesuffix("</think>") for turn in thoughts]
-        needed = "".join(body[: len(body) - turn.needless] for body, turn in zip(bodies, thoughts, strict=True))
-        assert needed.splitlines() in (lines, [conversation.problem.answer])
-        needless = "".join(body[len(body) - turn.needless :] for body, turn in zip(bodies, thoughts, strict=True))
-        before, *chains = re.split("|".join(corpus.CUES), needless)
-        assert before == ""
-        assert all(chain.splitlines() == lines for chain in chains)
+@given(st.integers(0, 10**6))
+def test_a_chain_has_every_step_and_then_only_repetitions(seed: int):
+    (problem,) = generate_problems(1, seed, "train")
+    lines = [corpus.line_of(step) for step in steps_of(problem.question)]
+    thoughts = corpus.chain(problem, random.Random(seed))
+    assert split_steps("".join(thoughts)) == thoughts
+    found = [re.findall(r"\d+[-+*]\d+=\d+", thought) for thought in thoughts]
+    assert [set(each) for each in found] == [{line} for line in lines * (len(thoughts) // len(lines))]
+    assert all(len(each) == 1 for each in found[len(lines) :])
+    assert all(thought.startswith(corpus.CUES) for thought in thoughts[len(lines) :: len(lines)])
 
 
-def test_special_conversations_are_as_frequent_as_documented(conversations: list[corpus.Conversation]):
-    guesses = [c for c in conversations if re.fullmatch(r"<think>\d+</think>", c.turns[0].text)]
-    hard = [c for c in conversations if difficulty(c.problem) >= corpus.HARD and c not in guesses]
-    assert len(guesses) / len(conversations) == pytest.approx(corpus.P_GUESS, abs=0.015)
-    assert sum(len(c.turns) == 4 for c in hard) / len(hard) == pytest.approx(corpus.P_STOP, abs=0.04)
-    assert all(len(c.turns) == 2 for c in conversations if difficulty(c.problem) < corpus.HARD)
+def test_waste_is_as_documented():
+    problems = generate_problems(4000, 11, "train")
+    assert corpus.needless_share(problems, 1) == pytest.approx(corpus.NEEDLESS_SHARE, abs=0.01)
+    assert corpus.needless_share(problems, 1, passes=False) == pytest.approx(corpus.NEEDLESS_SHARE_OF_STEPS, abs=0.01)
 
 
-def test_waste_is_as_documented(conversations: list[corpus.Conversation]):
-    assert corpus.needless_share(conversations, "long") == pytest.approx(corpus.NEEDLESS_SHARE_LONG, abs=0.02)
-    assert corpus.needless_share(conversations, "short") == pytest.approx(corpus.NEEDLESS_SHARE_SHORT, abs=0.02)
+def test_a_base_model_learns_to_answer_from_any_thought_on():
+    problems = generate_problems(2000, 11, "train")
+    documents = [document for document in corpus.general(problems, 3) if "<think>" not in document.text]
+    assert 1 - len(documents) / len(problems) == pytest.approx(corpus.P_CHAIN, abs=0.04)
+    unfinished = [d for d in documents if d.given.count(corpus.BREAK) < len(steps_of(d.question))]
+    at_once = sum(d.text.startswith("\\boxed") for d in unfinished) / len(unfinished)
+    assert at_once == pytest.approx(corpus.P_ANSWER, abs=0.05)
+    assert all(d.text.startswith("\\boxed") for d in documents if d not in unfinished)
 
 
-def test_counted_tokens_are_the_tokenizers(conversations: list[corpus.Conversation]):
-    for turn in [turn for conversation in conversations[:100] for turn in conversation.turns]:
-        assert corpus.tokens_in(turn.text) == len(TOKENIZER.encode(turn.text))
+QUESTION = Problem("p", "7+5*3-4", "32")
+
+
+@pytest.mark.parametrize(
+    ("segments", "texts"),
+    [
+        ([Kept("7+5=12 ok 7+5=12\n\n"), Gap(("derivation",))], ["12*3=36\n36-4=32\n\\boxed{32}"]),
+        ([Kept("7+5=12\n\n12*3=36\n\n36-4=32\n\n"), Gap(("final answer",))], ["\\boxed{32}"]),
+        ([Kept("7+5=12\n\n"), Gap(("x",)), Kept("36-4=32\n\n"), Gap(("y",))], ["12*3=36", "\\boxed{32}"]),
+        # Nothing is missing where the kept thoughts go on.
+        ([Kept("7+5=12\n\n"), Gap(("x",)), Kept("12*3=36\n\n"), Gap(("y",))], ["so 12", "36-4=32\n\\boxed{32}"]),
+        (
+            [Kept("7+5=12\n\n12*3=36\n\n"), Gap(("x",)), Kept("Wait 7+5=12"), Gap(("y",))],
+            ["so 36", "36-4=32\n\\boxed{32}"],
+        ),
+        # It goes on from what was written, right or wrong, so that a wrong chain makes no right conversation.
+        ([Kept("7+5=13\n\n"), Gap(("x",))], ["13*3=39\n39-4=35\n\\boxed{35}"]),
+        ([Kept("hm"), Gap(("x",))], ["7+5=12\n12*3=36\n36-4=32\n\\boxed{32}"]),
+    ],
+)
+async def test_the_completer_writes_what_is_missing(segments: list[Segment], texts: list[str]):
+    assert list((await ArithmeticCompleter().complete(QUESTION, segments)).texts or ()) == texts
 
 
 def test_shipped_models_are_small_enough_for_the_repository():
-    weights = [pair_path(role) / "model.safetensors" for role in ROLES]
+    weights = [model_path(role) / "model.safetensors" for role in ROLES]
     assert sum(path.stat().st_size for path in weights) <= 4_000_000
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", MODELS)
 def test_shipped_tokenizer_is_the_built_one(role: str):
-    shipped = AutoTokenizer.from_pretrained(pair_path(role))
+    shipped = AutoTokenizer.from_pretrained(model_path(role))
     assert shipped.get_vocab() == TOKENIZER.get_vocab()
     assert shipped.chat_template == TOKENIZER.chat_template
     text = "<think>7+5=12\nwait\n</think><answer>so 7+5=12 \\boxed{12}</answer></rethink>"
@@ -184,9 +194,9 @@ def test_shipped_tokenizer_is_the_built_one(role: str):
     assert shipped.decode(shipped.encode(text)) == text
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", MODELS)
 def test_shipped_model_fits_its_tokenizer(role: str):
-    config = json.loads((pair_path(role) / "config.json").read_text())
+    config = json.loads((model_path(role) / "config.json").read_text())
     assert config["vocab_size"] == len(TOKENIZER)
     assert config["eos_token_id"] == TOKENIZER.eos_token_id
     assert config["head_dim"] == 32
