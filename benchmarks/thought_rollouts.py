@@ -1,7 +1,8 @@
 """How many rollouts does the split into long and short thoughts need? Adaptive scoring against 128 for each prefix.
 
-Chains are simulated (:mod:`benchmarks.success_curves`), so the true split is known. A row is a family of curves and a
-goal of :class:`longshort.thoughts.adaptive.Adaptive`:
+Chains are simulated (:mod:`benchmarks.success_curves`), so the true split is known; or real ones of the playground
+(:mod:`benchmarks.real_chains`), whose truth nobody knows. A row is a family of curves and a goal of
+:class:`longshort.thoughts.adaptive.Adaptive`:
 
 - ``spent``: rollouts, as a share of 128 for each prefix;
 - ``same``: thoughts that are long or short as by all 128 samples of the same streams; ``stated`` is what adaptive
@@ -15,7 +16,7 @@ Targets: at most 0.2 spent; ``true`` at most 0.005 below ``true_by_all``; ``same
 
     python -m benchmarks.thought_rollouts [--quick]
 
-Prints JSON; exit code 1 where a target falls short. :func:`agreement` makes the same comparison with stored samples.
+Prints JSON; exit code 1 where a target falls short. The real chains are kept in ``--folder`` and sampled only once.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
-from benchmarks.success_curves import FAMILIES, draw_chains, draw_stream
+from benchmarks.real_chains import sample_chains
+from benchmarks.success_curves import FAMILIES, FEWEST, draw_chains, draw_stream
 from longshort.thoughts.adaptive import Adaptive, AdaptiveScoring, Goal, Split
 from longshort.thoughts.metric import decay_in_doubt, joint_scores
 from longshort.thoughts.partition import Partition
+from longshort.thoughts.scored import ScoredChain
 
 ROLLOUTS = 128
+REAL_CHAINS = 40
 MOST_SPENT, LARGEST_LOSS, LEAST_SAME = 0.2, 0.005, 0.975
 SCAN = Partition("scan")
 
@@ -68,9 +73,9 @@ class Row:
     spent: float
     same: float
     stated: float
-    true: float
-    true_by_all: float
-    true_by_uniform: float
+    true: float | None
+    true_by_all: float | None
+    true_by_uniform: float | None
     delta_in_doubt: float
     seconds: float
 
@@ -140,12 +145,35 @@ def measure(family: str, goal: Goal, count: int, seed: int = 0) -> Row:
     )
 
 
+def measure_real(chains: Sequence[ScoredChain]) -> Row:
+    """The row of chains that were really sampled."""
+    streams = [np.array([[rollout.correct for rollout in samples] for samples in chain.rollouts]) for chain in chains]
+    started = time.perf_counter()
+    found = agreement([chain.lengths for chain in chains], streams, Adaptive(rollouts=ROLLOUTS))
+    seconds = time.perf_counter() - started
+    doubt = [doubtful for stream in streams for doubtful in decay_in_doubt(stream.mean(1), ROLLOUTS)]
+    return Row(
+        family="playground",
+        goal="sampled",
+        chains=len(chains),
+        thoughts=len(doubt),
+        spent=round(found.spent, 4),
+        same=round(found.same, 4),
+        stated=round(found.stated, 4),
+        true=None,
+        true_by_all=None,
+        true_by_uniform=None,
+        delta_in_doubt=round(float(np.mean(doubt)), 4),
+        seconds=round(seconds, 1),
+    )
+
+
 def falls_short(row: Row) -> list[str]:
     """Targets that a row misses."""
     missed = []
     if row.spent > MOST_SPENT:
         missed.append("spent")
-    if row.true < row.true_by_all - LARGEST_LOSS:
+    if row.true is not None and row.true_by_all is not None and row.true < row.true_by_all - LARGEST_LOSS:
         missed.append("true")
     if row.goal == "sampled" and row.same < LEAST_SAME:
         missed.append("same")
@@ -154,9 +182,14 @@ def falls_short(row: Row) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="40 chains of a family instead of 200")
-    count = 40 if parser.parse_args().quick else 200
-    rows = [measure(family, goal, count) for family in FAMILIES for goal in get_args(Goal)]
+    parser.add_argument("--quick", action="store_true", help="40 chains of a family instead of 200, and no real ones")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("outputs/thought_rollouts"), help="where real chains are kept"
+    )
+    options = parser.parse_args()
+    rows = [measure(f, goal, 40 if options.quick else 200) for f in FAMILIES for goal in get_args(Goal)]
+    if not options.quick:
+        rows.append(measure_real(sample_chains(options.folder, REAL_CHAINS, FEWEST, ROLLOUTS)))
     missed = {f"{row.family}, {row.goal}": m for row in rows if (m := falls_short(row))}
     sys.stdout.write(json.dumps({"rows": [asdict(row) for row in rows], "missed": missed}, indent=1) + "\n")
     return 1 if missed else 0

@@ -6,7 +6,7 @@ import os
 
 from omegaconf import DictConfig, OmegaConf
 
-from longshort.policy_checks import BY_DEMAND, check_policy, choice, count, number
+from longshort.policy_checks import BY_DEMAND, check_policy, choice, count, engine_size, number
 
 # Whole numbers, at least 1.
 COUNTS = (
@@ -84,8 +84,27 @@ def validate(config: DictConfig) -> None:
             "for evaluations, but data.val_files is empty; give problems or set them to -1 and false"
         )
     _check_placement(config)
+    _check_models(config)
     for name in config.policies:
         check_policy(config, str(name), name in trained_policies(config))
+
+
+def _check_models(config: DictConfig) -> None:
+    """Models that only generate: a path, or an endpoint with address and name; engines that divide the GPUs."""
+    for name, model in config.models.items():
+        key = f"models.{name}"
+        if "endpoint" in model:
+            for part in ("url", "model"):
+                if not model.endpoint.get(part):
+                    raise ValueError(f"{key}.endpoint.{part} is not set; give the server's, as in docs/coldstart.md")
+            continue
+        if model.model.path is None:
+            raise ValueError(f"{key}.model.path is not set; give a folder or a name on the hub, or {key}.endpoint")
+        if config.trainer.n_gpus_per_node % engine_size(model):
+            raise ValueError(
+                f"{key}.rollout: an engine of {engine_size(model)} GPUs does not divide trainer.n_gpus_per_node="
+                f"{config.trainer.n_gpus_per_node}; change either"
+            )
 
 
 def _check_placement(config: DictConfig) -> None:

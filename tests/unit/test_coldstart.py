@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from longshort.coldstart import distill, score
 from longshort.coldstart.pipeline import STAGES, run_stages, summarise
 from longshort.coldstart.score import scored_chains
-from longshort.coldstart.setting import Setting, opener
+from longshort.coldstart.setting import Setting, endpoint_of, opener
 from longshort.config import build_config
 from longshort.controller import turn_seed
 from longshort.display import Display
@@ -314,8 +314,36 @@ async def test_a_stage_without_the_one_before_it_says_so(tmp_path: Path) -> None
                 await STAGES[name](made)
 
 
-def test_an_endpoint_is_composed_as_it_stands_and_its_settings_are_checked(tmp_path: Path) -> None:
-    config = recipe(tmp_path, "+models.instruct={endpoint: {url: 'http://127.0.0.1:8000/v1', model: m}}")
-    assert OmegaConf.to_container(config.models.instruct) == {
-        "endpoint": {"url": "http://127.0.0.1:8000/v1", "model": "m"}
-    }
+def test_an_endpoint_takes_the_place_of_a_model_and_its_settings_are_checked() -> None:
+    added = ["+models.instruct.endpoint={url: 'http://127.0.0.1:8000/v1', model: m, attempts: 2}"]
+    for name in ("coldstart_playground", "coldstart_qwen2.5_7b"):
+        config = build_config(name, added)
+        assert endpoint_of(config.models.instruct, "instruct").attempts == 2
+    with pytest.raises(ValueError, match=r"models\.instruct\.endpoint\.url is not set"):
+        build_config("coldstart_playground", ["+models.instruct.endpoint={model: m}"])
+    wrong = build_config("coldstart_playground", [*added, "+models.instruct.endpoint.tries=3"])
+    with pytest.raises(ValueError, match=r"models\.instruct\.endpoint: .*'tries'"):
+        endpoint_of(wrong.models.instruct, "instruct")
+
+
+def test_a_model_is_composed_like_a_policy_and_changed_by_its_own_name() -> None:
+    config = build_config(
+        "coldstart_playground",
+        ["models.base.rollout.max_num_seqs=7", "+models.instruct.model.path=/m", "actor_rollout_ref.rollout.seed=3"],
+    )
+    assert [config.models[name].rollout.max_num_seqs for name in config.models] == [256, 7, 256]
+    assert all(config.models[name].rollout.seed == 3 for name in config.models)
+    assert config.models.instruct.model.path == "/m"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["models.judge.model.path=/m"], r"models\.judge; there are \['reasoner', 'base'\]"),
+        (["+models.instruct.rollout.max_num_seqs=8"], r"models\.instruct\.model\.path is not set"),
+        (["models.base.rollout.tensor_model_parallel_size=4"], r"models\.base\.rollout: an engine of 4 GPUs"),
+    ],
+)
+def test_a_bad_model_is_named(overrides: list[str], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        build_config("coldstart_playground", overrides)
