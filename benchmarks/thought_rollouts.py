@@ -40,7 +40,7 @@ from longshort.thoughts.partition import Partition
 from longshort.thoughts.scored import ScoredChain
 
 ROLLOUTS = 128
-REAL_CHAINS = 40
+REAL_CHAINS = 24
 MOST_SPENT, LARGEST_LOSS, LEAST_SAME = 0.2, 0.005, 0.975
 SCAN = Partition("scan")
 

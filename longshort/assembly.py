@@ -53,7 +53,8 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         training = usable_problems(config, config.data.train_files, tokenizers, grader, rewards, display)
         validation = usable_problems(config, config.data.val_files, tokenizers, grader, rewards, display)
         check_sources(config, training, validation)
-        warn_of_overlap(training, validation, display)
+        if trained_policies(config):
+            warn_of_overlap(training, validation, display)
         order = ProblemOrder(training, config.data.seed)
         if config.data.train_batch_size > len(training):
             raise ValueError(

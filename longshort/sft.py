@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ METRICS = "metrics.jsonl"
 async def sft(config: DictConfig, display: Display) -> None:
     """Train, validate and save; go on from the newest checkpoint where there is one.
 
+    Concurrency: policies on devices of their own learn beside each other, on shared ones one after another.
+
     Raises:
         ValueError: a file is broken, or conversations do not fit a model.
     """
@@ -66,6 +69,8 @@ async def sft(config: DictConfig, display: Display) -> None:
         team.start_ray(config)
         try:
             policies = await team.start_learners(config, names, tokenizers, display.stage)
+            steps = _Steps(display, len(names) * schedule.steps)
+            fits = []
             for name in names:
                 views = {
                     kind: views_of(episodes, name, contexts[name], display)
@@ -76,8 +81,13 @@ async def sft(config: DictConfig, display: Display) -> None:
                         f"{schedule.examples - len(views['training'])} of {schedule.examples} conversations of "
                         f"data.train_files do not fit policy {name}; leave them out or lengthen its context"
                     )
-                run = _PolicyRun(config, policies[name], folder / name, schedule, display, trackers)
-                await run.fit(views["training"], views["validation"])
+                run = _PolicyRun(config, policies[name], folder / name, schedule, steps, trackers)
+                fits.append(partial(run.fit, views["training"], views["validation"]))
+            if config.placement.mode == "split":
+                await asyncio.gather(*[fit() for fit in fits])
+            else:
+                for fit in fits:
+                    await fit()
         finally:
             team.stop()
 
@@ -146,6 +156,19 @@ def _make_supervised(config: DictConfig, names: Sequence[str], steps: int) -> No
 
 
 @dataclass
+class _Steps:
+    """Optimiser steps of all policies together, as they are shown."""
+
+    display: Display
+    total: int
+    done: int = 0
+
+    def advance(self, metrics: Mapping[str, float]) -> None:
+        self.done += 1
+        self.display.step(self.done, self.total, metrics)
+
+
+@dataclass
 class _PolicyRun:
     """One policy's training: its folder, its checkpoints, its best one."""
 
@@ -153,7 +176,7 @@ class _PolicyRun:
     policy: Policy
     folder: Path
     schedule: Schedule
-    display: Display
+    steps: _Steps
     trackers: Sequence[Tracker]
     losses: dict[int, float] = field(default_factory=dict)
 
@@ -163,16 +186,17 @@ class _PolicyRun:
         newest = checkpoints.latest(self.folder) if settings.resume_mode == "auto" else None
         done = 0
         if newest is not None:
-            self.display.stage(f"resuming from {newest}")
+            self.steps.display.stage(f"resuming from {newest}")
             state = await asyncio.to_thread(checkpoints.load, newest, [self.policy])
             done, self.losses = state["step"], {int(step): loss for step, loss in state["losses"].items()}
+            self.steps.done += done
         log = MetricsLog(self.folder / METRICS)
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             log.log(step, metrics)
             for tracker in self.trackers:
                 tracker.log(step, {f"{self.policy.name}/{name}": value for name, value in metrics.items()})
-            self.display.step(step, self.schedule.steps, metrics)
+            self.steps.advance(metrics)
             if "val/loss" in metrics:
                 self.losses[step] = metrics["val/loss"]
             last = step == self.schedule.steps

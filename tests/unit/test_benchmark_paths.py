@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.prefix_cache import LaterTurn, ideal_tokens, later_turns, row_of
 from benchmarks.startup import stages_of
-from benchmarks.update_path import SAMPLES, falls_short, graded, random_episodes, scripted_episodes
+from benchmarks.update_path import SAMPLES, falls_short, graded, random_episodes, written_episodes
 from longshort.episode import Episode, Problem, Turn
 
 
@@ -78,7 +78,7 @@ def test_stages_last_from_their_line_to_the_next_and_the_first_step_ends_them() 
 
 
 @pytest.mark.parametrize(
-    "episodes", [random_episodes(2 * SAMPLES, 4, 10), scripted_episodes(2, lambda text: tuple(map(ord, text)))]
+    "episodes", [random_episodes(2 * SAMPLES, 4, 10), written_episodes(2, lambda text: tuple(map(ord, text)))]
 )
 def test_made_up_episodes_are_groups_that_every_role_can_learn_from(episodes: list[Episode]) -> None:
     batch, rewards = graded(episodes)
