@@ -26,5 +26,7 @@ CPU_ENVIRONMENT = {
     "GLOO_SOCKET_IFNAME": "lo",
     # Lets `distributed_executor_backend: uni` stand: vLLM would start a process more for each engine, and spin for it.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Compiling the engine's few small functions takes longer than a short run spends in them.
+    "TORCH_COMPILE_DISABLE": "1",
     **_MEMORY,
 }
