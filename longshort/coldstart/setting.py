@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from longshort.config import ENDPOINT
 from longshort.display import Display
 from longshort.endpoint import Endpoint, EndpointGenerator
-from longshort.generation import Generator, Tokenizer
+from longshort.generation import Completion, Generator, Prompt, SamplingParams, Tokenizer
 from longshort.grading_pool import GradingPool
 from longshort.model_folder import read_tokenizer
 
@@ -65,17 +66,46 @@ def opener(config: DictConfig, display: Display) -> OpenModel:
             async with EndpointGenerator(endpoint_of(model, name)) as generator:
                 yield generator
             return
-        from workers import team
-
-        team.configure_environment(config.trainer.device)
-        tokenizer = read_tokenizer(model.model, f"models.{name}.model")
-        display.stage(f"starting the {name}")
+        engine = _Engine(config, name, display)
         try:
-            yield await team.start_model(config, name, tokenizer)
+            yield engine
         finally:
-            team.stop()
+            engine.stop()
 
     return open_model
+
+
+class _Engine:
+    """A model's replicas, started by the first request: a stage that has all its records needs none."""
+
+    def __init__(self, config: DictConfig, name: str, display: Display) -> None:
+        self._config, self._name, self._display = config, name, display
+        self._starting = asyncio.Lock()
+        self._generator: Generator | None = None
+        self._started = False
+
+    async def generate(self, prompt: Prompt, params: SamplingParams, session: str) -> Completion:
+        async with self._starting:
+            if self._generator is None:
+                self._generator = await self._start()
+        return await self._generator.generate(prompt, params, session)
+
+    async def _start(self) -> Generator:
+        from workers import team
+
+        team.configure_environment(self._config.trainer.device)
+        tokenizer = read_tokenizer(self._config.models[self._name].model, f"models.{self._name}.model")
+        self._display.stage(f"starting the {self._name}")
+        self._started = True
+        generator = await team.start_model(self._config, self._name, tokenizer)
+        self._display.stage(f"asking the {self._name}")
+        return generator
+
+    def stop(self) -> None:
+        if self._started:
+            from workers import team
+
+            team.stop()
 
 
 def model_of(config: DictConfig, name: str) -> DictConfig:
