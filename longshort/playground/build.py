@@ -19,7 +19,7 @@ from longshort.playground import corpus, problems
 from longshort.playground.tokenizer import build_tokenizer
 from longshort.playground.train import Recipe, examples_of, new_model, train
 
-RECIPES = {"base": Recipe(4000), "small_base": Recipe(9000), "reasoner": Recipe(500, peak=5e-4)}
+RECIPES = {"base": Recipe(4000), "small_base": Recipe(4000), "reasoner": Recipe(500, peak=5e-4)}
 PROBLEMS = 80_000
 RECORD = "build.json"
 
