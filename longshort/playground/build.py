@@ -7,6 +7,7 @@ reasoner, which starts from the larger base. The pair starts from the bases too:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -19,8 +20,8 @@ from longshort.playground import corpus, problems
 from longshort.playground.tokenizer import build_tokenizer
 from longshort.playground.train import Recipe, examples_of, new_model, train
 
-RECIPES = {"base": Recipe(4000), "small_base": Recipe(4000), "reasoner": Recipe(500, peak=5e-4)}
-PROBLEMS = 80_000
+RECIPES = {"base": Recipe(6000), "small_base": Recipe(9000), "reasoner": Recipe(500, peak=5e-4)}
+PROBLEMS = 160_000
 RECORD = "build.json"
 
 
@@ -28,7 +29,7 @@ def build(name: str, out: Path, recipe: Recipe, progress: Progress) -> None:
     """Train one model and write its Hugging Face folder, with a record of how, under ``out``."""
     began = time.monotonic()
     tokenizer = build_tokenizer()
-    questions = problems.generate_problems(PROBLEMS, recipe.seed, "train")
+    questions = itertools.islice(problems.draw_problems(recipe.seed, "train"), PROBLEMS)
     make = corpus.reasoning if name == "reasoner" else corpus.general
     documents = list(make(questions, recipe.seed + 1))
     if name == "reasoner":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from longshort.episode import Problem
@@ -25,7 +26,7 @@ MAX_OPERATIONS = 4
 
 # A question is a test question where the first byte of its SHA-256 is below this, so in 1 of 8 cases.
 TEST_BYTES = 32
-# Draws in a row without a new question after which the splits are taken to be exhausted.
+# Problems in a row without a new one after which the splits are taken to be exhausted.
 MAX_MISSES = 10_000
 
 _STEP = re.compile(r"([-+*])(\d+)")
@@ -44,24 +45,35 @@ def generate_problems(
     thousands, longer ones take their place. Train and test share no question whatever the seeds, because the hash of
     the question decides the split (see ``TEST_BYTES``). ValueError where fewer than ``count`` questions can be found.
     """
+    problems: dict[str, Problem] = {}
+    misses = 0
+    for problem in draw_problems(seed, split, operations):
+        if len(problems) == count:
+            break
+        misses = misses + 1 if problem.question in problems else 0
+        problems[problem.question] = problem
+        if misses > MAX_MISSES:
+            raise ValueError(f"found only {len(problems)} of {count} problems: ask for fewer or longer ones")
+    return list(problems.values())
+
+
+def draw_problems(
+    seed: int, split: Split, operations: tuple[int, int] = (MIN_OPERATIONS, MAX_OPERATIONS)
+) -> Iterator[Problem]:
+    """Problems without end, each drawn on its own: a short chain soon comes again, and none gives way to longer ones.
+
+    Arguments and errors are those of `generate_problems`, which keeps the first of each.
+    """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}: choose 'train' or 'test'")
     low, high = operations
     if not 1 <= low <= high:
         raise ValueError(f"operations is {operations}: the fewest must be at least 1 and at most the most")
     rng = random.Random(f"{seed}/{split}/{low}-{high}")
-    problems: dict[str, Problem] = {}
-    misses = 0
-    while len(problems) < count:
+    while True:
         question, answer = _draw(rng, rng.randint(low, high))
-        if question in problems or split_of(question) != split:
-            misses += 1
-            if misses > MAX_MISSES:
-                raise ValueError(f"found only {len(problems)} of {count} problems: ask for fewer or longer ones")
-            continue
-        misses = 0
-        problems[question] = Problem(f"{SOURCE}/{question}", question, str(answer), SOURCE)
-    return list(problems.values())
+        if split_of(question) == split:
+            yield Problem(f"{SOURCE}/{question}", question, str(answer), SOURCE)
 
 
 def split_of(question: str) -> Split:
