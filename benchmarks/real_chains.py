@@ -12,10 +12,8 @@ from longshort.coldstart.chunk import THOUGHTS
 from longshort.coldstart.distill import CHAINS
 from longshort.coldstart.pipeline import run_stages
 from longshort.coldstart.score import scored_chains
-from longshort.coldstart.setting import Setting, opener
 from longshort.config import build_config
 from longshort.display import Display
-from longshort.grading_pool import GradingPool
 from longshort.stages import read_stage
 from longshort.thoughts.scored import ScoredChain
 
@@ -37,8 +35,7 @@ def sample_chains(folder: Path, chains: int, fewest: int, rollouts: int) -> list
         _choose(whole, chosen, chains, fewest)
         scoring = build_config("coldstart_playground", [*settings, f"coldstart.folder={chosen}"])
         asyncio.run(run_stages(scoring, display, ("score",)))
-        with GradingPool(1, 1.0) as unused:
-            return scored_chains(Setting(scoring, display, unused, opener(scoring, display)))
+    return scored_chains(scoring)
 
 
 def _choose(source: Path, target: Path, chains: int, fewest: int) -> None:

@@ -26,7 +26,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -35,7 +35,7 @@ import numpy as np
 from benchmarks.real_chains import sample_chains
 from benchmarks.success_curves import FAMILIES, FEWEST, draw_chains, draw_stream
 from longshort.thoughts.adaptive import Adaptive, AdaptiveScoring, Goal, Split
-from longshort.thoughts.metric import decay_in_doubt, joint_scores
+from longshort.thoughts.metric import DECAY, decay_in_doubt, joint_scores
 from longshort.thoughts.partition import Partition
 from longshort.thoughts.scored import ScoredChain
 
@@ -73,11 +73,11 @@ class Row:
     spent: float
     same: float
     stated: float
-    true: float | None
-    true_by_all: float | None
-    true_by_uniform: float | None
     delta_in_doubt: float
     seconds: float
+    true: float | None = None
+    true_by_all: float | None = None
+    true_by_uniform: float | None = None
 
 
 def agreement(chains: Sequence[Sequence[int]], streams: Sequence[np.ndarray], settings: Adaptive) -> Agreement:
@@ -113,59 +113,52 @@ def share_equal(splits: Sequence[Sequence[bool]], others: Sequence[Sequence[bool
 
 
 def measure(family: str, goal: Goal, count: int, seed: int = 0) -> Row:
-    """One row of the result."""
+    """The row of simulated chains, whose truth is known."""
     chains = draw_chains(family, count, seed)
     rng = np.random.default_rng(seed + 1)
     lengths = [chain.lengths for chain in chains]
     streams = [draw_stream(chain, ROLLOUTS, rng) for chain in chains]
-    settings = Adaptive(rollouts=ROLLOUTS, goal=goal)
-    started = time.perf_counter()
-    found = agreement(lengths, streams, settings)
-    seconds = time.perf_counter() - started
-    truth = [split_by(chain.lengths, chain.rates, settings.decay) for chain in chains]
+    row, splits = compare(family, goal, lengths, streams)
+    truth = [split_by(chain.lengths, chain.rates, DECAY) for chain in chains]
 
     def by_first(samples: int) -> float:
         pairs = zip(lengths, streams, strict=True)
-        return share_equal([split_by(one, s[:, :samples].mean(1), settings.decay) for one, s in pairs], truth)
+        return share_equal([split_by(one, s[:, :samples].mean(1), DECAY) for one, s in pairs], truth)
 
-    doubt = [doubtful for stream in streams for doubtful in decay_in_doubt(stream.mean(1), ROLLOUTS)]
-    return Row(
-        family=family,
-        goal=goal,
-        chains=count,
-        thoughts=len(doubt),
-        spent=round(found.spent, 4),
-        same=round(found.same, 4),
-        stated=round(found.stated, 4),
-        true=round(share_equal([split.long for split in found.splits], truth), 4),
+    return replace(
+        row,
+        true=round(share_equal([split.long for split in splits], truth), 4),
         true_by_all=round(by_first(ROLLOUTS), 4),
-        true_by_uniform=round(by_first(max(1, round(found.spent * ROLLOUTS))), 4),
-        delta_in_doubt=round(float(np.mean(doubt)), 4),
-        seconds=round(seconds, 1),
+        true_by_uniform=round(by_first(max(1, round(row.spent * ROLLOUTS))), 4),
     )
 
 
 def measure_real(chains: Sequence[ScoredChain]) -> Row:
-    """The row of chains that were really sampled."""
+    """The row of chains that were really sampled, whose truth nobody knows."""
     streams = [np.array([[rollout.correct for rollout in samples] for samples in chain.rollouts]) for chain in chains]
+    return compare("playground", "sampled", [chain.lengths for chain in chains], streams)[0]
+
+
+def compare(
+    family: str, goal: Goal, lengths: Sequence[Sequence[int]], streams: Sequence[np.ndarray]
+) -> tuple[Row, tuple[Split, ...]]:
+    """What needs no truth of a row, and the adaptive splits; arguments as of :func:`agreement`."""
     started = time.perf_counter()
-    found = agreement([chain.lengths for chain in chains], streams, Adaptive(rollouts=ROLLOUTS))
+    found = agreement(lengths, streams, Adaptive(rollouts=ROLLOUTS, goal=goal, decay=DECAY))
     seconds = time.perf_counter() - started
     doubt = [doubtful for stream in streams for doubtful in decay_in_doubt(stream.mean(1), ROLLOUTS)]
-    return Row(
-        family="playground",
-        goal="sampled",
-        chains=len(chains),
+    row = Row(
+        family=family,
+        goal=goal,
+        chains=len(lengths),
         thoughts=len(doubt),
         spent=round(found.spent, 4),
         same=round(found.same, 4),
         stated=round(found.stated, 4),
-        true=None,
-        true_by_all=None,
-        true_by_uniform=None,
         delta_in_doubt=round(float(np.mean(doubt)), 4),
         seconds=round(seconds, 1),
     )
+    return row, found.splits
 
 
 def falls_short(row: Row) -> list[str]:

@@ -50,13 +50,14 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
     ):
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
-        training = usable_problems(config, config.data.train_files, tokenizers, grader, rewards, display)
+        names = trained_policies(config)
+        files = config.data.train_files if names else []
+        training = usable_problems(config, files, tokenizers, grader, rewards, display)
         validation = usable_problems(config, config.data.val_files, tokenizers, grader, rewards, display)
         check_sources(config, training, validation)
-        if trained_policies(config):
-            warn_of_overlap(training, validation, display)
+        warn_of_overlap(training, validation, display)
         order = ProblemOrder(training, config.data.seed)
-        if config.data.train_batch_size > len(training):
+        if names and config.data.train_batch_size > len(training):
             raise ValueError(
                 f"data.train_batch_size={config.data.train_batch_size} is more than the {len(training)} usable "
                 "problems of data.train_files; lower it or add problems"
@@ -64,7 +65,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         display.stage("starting Ray")
         team.start_ray(config)
         try:
-            policies = await team.start_policies(config, trained_policies(config), tokenizers, display.stage)
+            policies = await team.start_policies(config, names, tokenizers, display.stage)
             lengths = ExpectedLengths()
             controller = _controller(config, policies, contexts, lengths)
             trainer = Trainer(_settings(config), policies, controller, order, grader, lengths, rewards)

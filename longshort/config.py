@@ -115,15 +115,20 @@ def _refuse_unknown_keys(config: DictConfig, base: DictConfig, name: str, path: 
 
 def _is_composed(override: str) -> bool:
     """Whether ``override`` changes a root, and not a key that Hydra knows."""
-    path = override.lstrip("+~").split("=")[0].split(".")
+    path = _path_of(override)
     return path[0] == SHARED_ROOT or (path[0] in GROUPS and len(path) > 2 and path[2] != ENDPOINT)
+
+
+def _path_of(override: str) -> list[str]:
+    """The parts of an override's key."""
+    return override.lstrip("+~").split("=")[0].split(".")
 
 
 def _add_models(config: DictConfig, overrides: Sequence[str]) -> None:
     """``+models.<name>.…`` adds a model that the recipe has not."""
     OmegaConf.set_struct(config, False)
     for override in overrides:
-        group, name = override.lstrip("+~").split("=")[0].split(".")[:2]
+        group, name = _path_of(override)[:2]
         if group == "models" and override.startswith("+") and name not in config.models:
             config.models[name] = {}
     OmegaConf.set_struct(config, True)
@@ -131,7 +136,7 @@ def _add_models(config: DictConfig, overrides: Sequence[str]) -> None:
 
 def _refuse_unknown_names(config: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
-        group, name = override.lstrip("+~").split("=")[0].split(".")[:2]
+        group, name = _path_of(override)[:2]
         if group in GROUPS and name not in config[group]:
             raise ValueError(f"override {override!r} names {group}.{name}; there are {list(config[group])}")
 

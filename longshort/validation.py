@@ -76,7 +76,8 @@ def validate(config: DictConfig) -> None:
     count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
     for name in config.policies:
         count(f"team.max_turn_tokens.{name}", config.team.max_turn_tokens.get(name))
-    if OmegaConf.is_missing(config.data, "train_files") or not config.data.train_files:
+    given = not OmegaConf.is_missing(config.data, "train_files") and config.data.train_files
+    if trained_policies(config) and not given:
         raise ValueError("data.train_files is not set; give a .json, .jsonl or .parquet file or a list of them")
     if not config.data.val_files and (config.trainer.test_freq > 0 or config.trainer.val_before_train):
         raise ValueError(

@@ -14,7 +14,7 @@ from longshort.assembly import open_run
 from longshort.coldstart.chunk import THOUGHTS, chunk
 from longshort.coldstart.distill import CHAINS, distill
 from longshort.coldstart.score import ROLLOUTS, prompt_tokens, score
-from longshort.coldstart.setting import Setting, opener
+from longshort.coldstart.setting import Setting, folder_of, opener
 from longshort.coldstart.synthesize import CONVERSATIONS, TRAIN, VALIDATION, dropped_chains, synthesize
 from longshort.display import Display
 from longshort.grading_pool import GradingPool
@@ -55,19 +55,19 @@ async def coldstart(config: DictConfig, display: Display) -> None:
         ItemsFailedError: see :func:`run_stages`.
     """
     await run_stages(config, display)
-    folder = Path(config.coldstart.folder)
+    folder = folder_of(config)
     await sft(_changed(config, _tuning(folder)), display)
     figures = await _play(_changed(config, _playing(folder, config)), display)
-    with GradingPool(1, config.reward.grading_timeout_s) as grader:
-        summary = summarise(Setting(config, display, grader, opener(config, display))) | figures
+    summary = summarise(config) | figures
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
     display.table(str(folder / SUMMARY), ("", ""), [(name, json.dumps(value)) for name, value in summary.items()])
 
 
-def summarise(setting: Setting) -> dict[str, Any]:
+def summarise(config: DictConfig) -> dict[str, Any]:
     """What became of the chains, and what scoring them cost."""
-    chains, thoughts = read_stage(setting.folder, CHAINS), read_stage(setting.folder, THOUGHTS)
-    rollouts, records = read_stage(setting.folder, ROLLOUTS), read_stage(setting.folder, CONVERSATIONS)
+    folder = folder_of(config)
+    chains, thoughts = read_stage(folder, CHAINS), read_stage(folder, THOUGHTS)
+    rollouts, records = read_stage(folder, ROLLOUTS), read_stage(folder, CONVERSATIONS)
     sent, computed = prompt_tokens(rollouts.values())
     return {
         "chains": len(chains),
@@ -75,8 +75,8 @@ def summarise(setting: Setting) -> dict[str, Any]:
         "fallback": sum(record["made_by"] == "rules" for record in thoughts.values()),
         "scored": len(records),
         "kept": sum(record["conversation"] is not None for record in records.values()),
-        "dropped": dropped_chains(setting),
-        "completer": setting.config.coldstart.synthesize.completer,
+        "dropped": dropped_chains(folder),
+        "completer": config.coldstart.synthesize.completer,
         "rollouts": len(rollouts),
         "prompt_tokens_sent": sent,
         "prompt_tokens_computed": computed,
@@ -98,9 +98,7 @@ def _tuning(folder: Path) -> dict[str, Any]:
 
 def _playing(folder: Path, config: DictConfig) -> dict[str, Any]:
     paths = {f"policies.{name}.model.path": str(pair_folder(folder, str(name))) for name in config.policies}
-    # Problems that nobody trains on now stand in for those of training.
-    problems = {"data.train_files": config.data.val_files, "data.train_batch_size": 1}
-    return {"train": "none", "trainer.default_local_dir": str(folder / "played"), **paths, **problems}
+    return {"train": "none", "trainer.default_local_dir": str(folder / "played"), **paths}
 
 
 def _changed(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from longshort.coldstart.chunk import THOUGHTS, chunking_from
 from longshort.coldstart.distill import CHAINS
-from longshort.coldstart.setting import Setting, tokenizer_of
+from longshort.coldstart.setting import Setting, folder_of, tokenizer_of
 from longshort.controller import turn_seed
 from longshort.episode import Problem
 from longshort.generation import Chat, Generator, SamplingParams
@@ -64,7 +64,7 @@ async def score(setting: Setting) -> StageResult:
         ValueError: there are no thoughts, or settings contradict each other.
     """
     settings = setting.config.coldstart.score
-    chains = divided_chains(setting)
+    chains = divided_chains(setting.config)
     facts = setting.settings("score", "base")
     facts["score"] = {name: settings[name] for name in SAMPLING}
     with open_stage(setting.folder, ROLLOUTS, facts) as stage:
@@ -77,17 +77,17 @@ async def score(setting: Setting) -> StageResult:
         return stage.finish(sorted(stage.records.keys() | stage.failed.keys(), key=_order))
 
 
-def divided_chains(setting: Setting) -> list[DividedChain]:
+def divided_chains(config: DictConfig) -> list[DividedChain]:
     """The chains with a right answer and at least one thought, with the lengths of their thoughts."""
-    tokenizer = tokenizer_of(setting.config, "base")
-    chains, thoughts = read_stage(setting.folder, CHAINS), read_stage(setting.folder, THOUGHTS)
+    folder, tokenizer = folder_of(config), tokenizer_of(config, "base")
+    chains, thoughts = read_stage(folder, CHAINS), read_stage(folder, THOUGHTS)
     found = []
     for key, chain in chains.items():
         if key in thoughts and chain["correct"] and (kept := chunking_from(thoughts[key]).thoughts):
             lengths = [max(1, len(tokenizer.encode(t.text, add_special_tokens=False))) for t in kept]
             found.append(DividedChain(key, Problem(**chain["problem"]), kept, tuple(lengths)))
     if not found:
-        raise ValueError(f"{setting.folder} holds no divided chain with a right answer: distil and chunk more problems")
+        raise ValueError(f"{folder} holds no divided chain with a right answer: distil and chunk more problems")
     return found
 
 
@@ -97,10 +97,10 @@ def adaptive_of(settings: DictConfig) -> Adaptive:
     return Adaptive(settings.rollouts, own.error, own.budget, own.first, own.batch, decay=settings.decay)
 
 
-def scored_chains(setting: Setting) -> list[ScoredChain]:
+def scored_chains(config: DictConfig) -> list[ScoredChain]:
     """All chains whose every prefix has a rollout, each with its samples in order."""
-    rollouts = read_stage(setting.folder, ROLLOUTS)
-    return [found for chain in divided_chains(setting) if (found := _scored(chain, rollouts)) is not None]
+    rollouts = read_stage(folder_of(config), ROLLOUTS)
+    return [found for chain in divided_chains(config) if (found := _scored(chain, rollouts)) is not None]
 
 
 def prompt_tokens(records: Iterable[Record]) -> tuple[int, int]:

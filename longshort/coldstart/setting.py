@@ -40,7 +40,7 @@ class Setting:
 
     @property
     def folder(self) -> Path:
-        return Path(self.config.coldstart.folder)
+        return folder_of(self.config)
 
     def settings(self, stage: str, *models: str) -> dict[str, Any]:
         """What the records of a stage depend on: its own settings, the seed and the models it asks."""
@@ -54,6 +54,11 @@ class Setting:
                 {"url": model.endpoint.url, "model": model.endpoint.model} if ENDPOINT in model else model.model.path
             )
         return own
+
+
+def folder_of(config: DictConfig) -> Path:
+    """Where all stages write."""
+    return Path(config.coldstart.folder)
 
 
 def opener(config: DictConfig, display: Display) -> OpenModel:

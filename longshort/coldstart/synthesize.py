@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 from longshort.coldstart.distill import CHAINS
 from longshort.coldstart.score import adaptive_of, scored_chains
@@ -41,7 +42,7 @@ async def synthesize(setting: Setting) -> StageResult:
     config, settings = setting.config, setting.config.coldstart.synthesize
     choice("coldstart.synthesize.completer", settings.completer, ("model", "playground"))
     partition = Partition(settings.rule, config.seed, settings.share, settings.k, settings.threshold)
-    chains = scored_chains(setting)
+    chains = scored_chains(config)
     divided = {chain.problem.id: chain for chain in _divided(setting, chains, partition)}
     asks = settings.completer == "model"
     async with AsyncExitStack() as stack:
@@ -57,18 +58,18 @@ async def synthesize(setting: Setting) -> StageResult:
     _write_episodes(setting, {chain.problem.id: chain.problem for chain in chains}, result.records)
     write_figures(chains, setting.folder / "figures", config.coldstart.score.decay)
     kept = sum(record["conversation"] is not None for record in result.records.values())
-    dropped = dropped_chains(setting)
+    dropped = dropped_chains(setting.folder)
     setting.display.table(
         f"{kept} conversations of {kept + sum(dropped.values())} chains", ("dropped", "chains"), list(dropped.items())
     )
     return result
 
 
-def dropped_chains(setting: Setting) -> dict[str, int]:
+def dropped_chains(folder: Path) -> dict[str, int]:
     """Why chains made no conversation, and how many."""
-    records = read_stage(setting.folder, CONVERSATIONS)
+    records = read_stage(folder, CONVERSATIONS)
     reasons: Counter[str] = Counter()
-    for key, chain in read_stage(setting.folder, CHAINS).items():
+    for key, chain in read_stage(folder, CHAINS).items():
         if not chain["closed"]:
             reasons[CUT] += 1
         elif not chain["correct"]:

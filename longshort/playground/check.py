@@ -18,7 +18,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from longshort.episode import Problem
-from longshort.playground.problems import MAX_VALUE, difficulty, generate_problems
+from longshort.playground.corpus import LINE
+from longshort.playground.problems import difficulty, generate_problems, steps_of
 from longshort.playground.tokenizer import render_prompt
 
 CLOSING = {"long": ("</think>",), "short": ("</answer>", "</rethink>")}
@@ -62,8 +63,14 @@ class Played:
     @property
     def repeated_steps(self) -> int:
         """Lines that stand in the conversation already."""
-        lines = re.findall(r"\d+[-+*]\d+=\d+", " ".join(self.turns))
+        lines = LINE.findall(" ".join(self.turns))
         return len(lines) - len(set(lines))
+
+    @property
+    def wrong_lines(self) -> int:
+        """Lines whose result is not that of their operation."""
+        lines = LINE.findall(" ".join(self.turns))
+        return sum(steps_of("".join(line[:3]))[0][-1] != int(line[3]) for line in lines)
 
     @property
     def rethinks(self) -> int:
@@ -99,21 +106,6 @@ def play(long: Member, short: Member, problems: Sequence[Problem], seed: int, te
     return [Played(p, tuple(t), tuple(n)) for p, t, n in zip(problems, turns, tokens, strict=True)]
 
 
-@torch.inference_mode()
-def guess_accuracy(long: Member, problem: Problem) -> float:
-    """Probability that the thought is right, given that it is a bare number.
-
-    Exact: the likelihoods of all ``<think>v</think>``, v in 0..``MAX_VALUE``, are computed and normalised.
-    """
-    prompt = long.tokenizer.encode(render_prompt(problem.question))
-    guesses = [long.tokenizer.encode(f"<think>{value}</think>") for value in range(MAX_VALUE + 1)]
-    width = max(map(len, guesses))
-    rows = torch.tensor([prompt + guess + [0] * (width - len(guess)) for guess in guesses])
-    log_probs = long.model(rows).logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None])[..., 0]
-    likelihoods = [log_probs[i, len(prompt) - 1 :][: len(guess)].sum() for i, guess in enumerate(guesses)]
-    return torch.stack(likelihoods).softmax(0)[int(problem.answer)].item()
-
-
 def figures(long: Member, short: Member, count: int, seed: int) -> dict[str, object]:
     """Shares, means and tables by number of operations over ``count`` test problems at temperature 1."""
     problems = generate_problems(count, seed, "test")
@@ -127,9 +119,9 @@ def figures(long: Member, short: Member, count: int, seed: int) -> dict[str, obj
         "tokens": mean(sum(episode.tokens) for episode in played),
         "tokens_long": mean(sum(episode.tokens[::2]) for episode in played),
         "tokens_short": mean(sum(episode.tokens[1::2]) for episode in played),
+        "wrong_line_share": mean(episode.wrong_lines > 0 for episode in played),
         "repeated_steps": mean(episode.repeated_steps for episode in played),
         "accuracy_by_operations": _by_operations({e.problem: float(e.correct) for e in played}),
-        "guess_accuracy_by_operations": _by_operations({p: guess_accuracy(long, p) for p in problems[:200]}),
     }
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from longshort.episode import Problem
-from longshort.playground.corpus import boxed, line_of
+from longshort.playground.corpus import LINE, boxed, line_of
 from longshort.playground.problems import Step, steps_of
 from longshort.thoughts.completer import Completed
 from longshort.thoughts.segments import Gap, Segment
-
-_LINE = re.compile(r"(\d+)([-+*])(\d+)=(\d+)")
 
 
 class ArithmeticCompleter:
@@ -50,7 +47,7 @@ def _gaps(problem: Problem, segments: Sequence[Segment]) -> list[str]:
 
 def _follow(text: str, steps: Sequence[Step], done: int, value: int) -> tuple[int, int]:
     """Steps done and value reached after ``text``: each line that applies the next operation counts."""
-    for _, operator, operand, after in _LINE.findall(text):
+    for _, operator, operand, after in LINE.findall(text):
         if done < len(steps) and (operator, int(operand)) == steps[done][1:3]:
             done, value = done + 1, int(after)
     return done, value
@@ -59,7 +56,7 @@ def _follow(text: str, steps: Sequence[Step], done: int, value: int) -> tuple[in
 def _begins(segment: Segment, steps: Sequence[Step], done: int) -> int:
     """The step that a kept thought begins with; ``done`` where it only repeats."""
     assert not isinstance(segment, Gap), "kept thoughts and gaps come by turns"
-    for _, operator, operand, _ in _LINE.findall(segment.text):
+    for _, operator, operand, _ in LINE.findall(segment.text):
         for place in range(done, len(steps)):
             if (operator, int(operand)) == steps[place][1:3]:
                 return place

@@ -22,6 +22,7 @@ the same without the passes, which scoring thoughts finds  ``NEEDLESS_SHARE_OF_S
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ AGAIN = (" yes ", " ok ")
 PASSES = (0.10, 0.30, 0.40, 0.20)
 CUES = ("Wait ", "Hmm ")
 BREAK = "\n\n"
+# A step as `line_of` writes it.
+LINE = re.compile(r"(\d+)([-+*])(\d+)=(\d+)")
 
 P_ANSWER = 0.6
 # Share of a base model's documents that are chains; the others end what they are given.

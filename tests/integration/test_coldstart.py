@@ -79,7 +79,7 @@ async def test_every_prefix_of_a_chain_is_computed_once(engine: Generator, confi
         setting = Setting(config, display, grader, open_model)
         result = await STAGES["score"](setting)
     assert not result.failed
-    for chain in score.divided_chains(setting):
+    for chain in score.divided_chains(config):
         assert all(200 <= tokens <= 800 for tokens in chain.lengths), chain.lengths
         first, second = (
             [result.records[score.Sample(chain, prefix, number).id] for prefix in range(THOUGHTS + 1)]

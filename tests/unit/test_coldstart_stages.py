@@ -110,16 +110,16 @@ def scripted() -> dict[str, Generator]:
 async def test_every_chain_is_accounted_for_and_every_conversation_is_one(tmp_path: Path, adaptive: bool) -> None:
     config = recipe(tmp_path, f"coldstart.score.adaptive.enabled={adaptive}")
     made = await run_all(config, scripted())
-    summary = summarise(made)
+    summary = summarise(made.config)
     assert summary["chains"] == 24
     assert summary["kept"] + sum(summary["dropped"].values()) == 24
     assert {"wrong chain", "cut chain"} <= summary["dropped"].keys()
     assert summary["completer"] == "playground"
-    chains = scored_chains(made)
+    chains = scored_chains(config)
     sampled = sum(len(samples) for chain in chains for samples in chain.rollouts)
     assert summary["rollouts"] == sampled
     everything = 8 * sum(len(chain.rollouts) for chain in chains)
-    assert sampled <= 0.31 * everything if adaptive else sampled == everything
+    assert sampled <= config.coldstart.score.adaptive.budget * everything if adaptive else sampled == everything
     episodes = [Episode.from_json(line) for name in FILES[4:] for line in (tmp_path / name).read_text().splitlines()]
     assert len(episodes) == summary["kept"] > 5
     for episode in episodes:
@@ -135,7 +135,8 @@ async def test_other_partitions_need_no_new_rollout(tmp_path: Path) -> None:
     for name in ("conversations.json", "conversations.jsonl"):
         (tmp_path / name).unlink()
     changed = recipe(tmp_path, "coldstart.synthesize.rule=top_k", "coldstart.synthesize.k=1", "coldstart.score.decay=0")
-    await run_all(changed, {"reasoner": ScriptedGenerator({}), "base": ScriptedGenerator({})})
+    with Display() as display, GradingPool(1, 10.0) as grader:
+        await STAGES["synthesize"](setting(changed, grader, {}, display))
     assert (tmp_path / "rollouts.jsonl").read_bytes() == rollouts
     assert (tmp_path / "train.jsonl").read_bytes() != kept
 
@@ -160,7 +161,7 @@ async def test_what_an_engine_refuses_is_left_to_the_next_run(tmp_path: Path) ->
         "base": ScriptedGenerator(base, faults={17: bad}),
     }
     made = await run_all(recipe(tmp_path), models)
-    assert summarise(made)["chains"] == 23
+    assert summarise(made.config)["chains"] == 23
     assert json.loads((tmp_path / "rollouts.json").read_text())["failed"]
     again = scripted()
     await run_all(recipe(tmp_path), again)
@@ -279,7 +280,7 @@ async def test_a_file_of_divided_chains_takes_the_place_of_distilling(tmp_path: 
     made = await run_all(config, {"base": ScriptedGenerator(base)})
     thoughts = read_stage(made.folder, "thoughts")["c0"]["thoughts"]
     assert [thought["kind"] for thought in thoughts] == ["a", "b"]
-    assert summarise(made)["kept"] == 3
+    assert summarise(made.config)["kept"] == 3
 
 
 @pytest.mark.parametrize(

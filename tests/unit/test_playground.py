@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer
 
 from longshort.episode import Problem
 from longshort.playground import MODELS, ROLES, corpus, difficulty, generate_problems, model_path
+from longshort.playground.check import Played
 from longshort.playground.completer import ArithmeticCompleter
 from longshort.playground.problems import split_of, steps_of
 from longshort.playground.tokenizer import ALPHABET, END, TAGS, UNKNOWN, build_tokenizer, render_prompt
@@ -206,3 +208,12 @@ def test_import_needs_no_torch():
     code = "import sys, longshort.playground; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+
+
+def test_what_is_seen_in_a_played_conversation():
+    turns = ("<think>7+5=12\n\n7+5=12\n\n</think>", "<answer>12*3=35</rethink>", "<think>36-4=32</think>")
+    played = Played(QUESTION, (*turns, "<answer>\\boxed{32}</answer>"), (9, 5, 6, 4))
+    assert played.correct and played.well_formed
+    assert (played.repeated_steps, played.wrong_lines, played.rethinks) == (1, 1, 1)
+    assert not replace(played, turns=turns).correct
+    assert not replace(played, turns=("7+5=12</think>",)).well_formed

@@ -11,7 +11,7 @@ from benchmarks.success_curves import FAMILIES, FEWEST, MOST, draw_chains, draw_
 from benchmarks.thought_rollouts import Row, agreement, falls_short, share_equal, split_by
 from longshort.thoughts.adaptive import Adaptive
 
-ROW = Row("mixed", "sampled", 1, 10, 0.2, 0.975, 0.98, 0.945, 0.95, 0.9, 0.9, 1.0)
+ROW = Row("mixed", "sampled", 1, 10, 0.2, 0.975, 0.98, 0.9, 1.0, true=0.945, true_by_all=0.95, true_by_uniform=0.9)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
