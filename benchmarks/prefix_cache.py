@@ -99,7 +99,9 @@ async def measure(name: str, batches: list[int], overrides: list[str]) -> list[d
             blocks = {role: block_size(run, role) for role in run.trainer.policies}
             for step, problems in enumerate(batches):
                 sampling = replace(run.trainer.settings.sampling, step=step)
-                graded = await run.trainer.play(run.trainer.order.take(problems), run.trainer.settings.n, sampling)
+                graded = await run.trainer.player.play(
+                    run.trainer.order.take(problems), run.trainer.settings.n, sampling
+                )
                 rows += [row_of(name, role, list(graded.episodes), block) for role, block in blocks.items()]
     return rows
 

@@ -137,7 +137,7 @@ def make_policy(episodes: int, *overrides: str) -> Any:
 
 def make_trainer(policy: Any, settings: TrainerSettings) -> Trainer:
     unused: Any = None
-    return Trainer(settings, {ROLE: policy}, controller=unused, order=unused, grader=unused, lengths=unused)
+    return Trainer(settings, {ROLE: policy}, player=unused, order=unused, lengths=unused)
 
 
 async def learn(trainer: Trainer, batch: tuple[GradedEpisodes, list[Reward]]) -> float:

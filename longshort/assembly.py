@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import fields
+from functools import cache, partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from longshort.config import as_list
 from longshort.controller import Limits, Member, Sampling, SynergyController
 from longshort.correction import RolloutCorrection
 from longshort.custom_reward import custom_rewards
 from longshort.data import ProblemOrder
 from longshort.demand import settle_placement
 from longshort.display import Display
+from longshort.episode import Problem
 from longshort.folders import sole_use_of
 from longshort.grading_pool import GradingPool
+from longshort.length_rewards import LengthReward, make_length_reward
 from longshort.lengths import ExpectedLengths
 from longshort.model_folder import context_length, load_tokenizer
+from longshort.player import Player
 from longshort.policy import Policy
-from longshort.protocol import PROTOCOLS
+from longshort.protocols import protocol_of
 from longshort.registered import check_registered
 from longshort.rewards import HybridReward, Ramp
-from longshort.run import Run
+from longshort.rounds.collapse import CollapseSettings, CollapseWatch
+from longshort.rounds.schedule import rounds_of, settle_steps
+from longshort.run import Round, Run
 from longshort.trackers import make_trackers
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.usable import check_sources, usable_problems, warn_of_overlap
@@ -39,7 +46,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     settle_placement(config)
     folder = Path(config.trainer.default_local_dir)
     display.stage("loading data and tokenizers")
-    protocol = PROTOCOLS[config.team.protocol]
+    protocol = protocol_of(config.team)
     tokenizers = {name: load_tokenizer(config.policies[name], name, protocol) for name in config.policies}
     rewards = custom_rewards(config)
     check_registered(config, _correction(config))
@@ -50,29 +57,56 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
     ):
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+
+        @cache
+        def problems(files: tuple[str, ...]) -> tuple[Problem, ...]:
+            return tuple(usable_problems(config, list(files), tokenizers, grader, rewards, display))
+
         names = trained_policies(config)
-        files = config.data.train_files if names else []
-        training = usable_problems(config, files, tokenizers, grader, rewards, display)
-        validation = usable_problems(config, config.data.val_files, tokenizers, grader, rewards, display)
-        check_sources(config, training, validation)
-        warn_of_overlap(training, validation, display)
-        order = ProblemOrder(training, config.data.seed)
+        training = problems(tuple(as_list(config.data.train_files)) if names else ())
         if names and config.data.train_batch_size > len(training):
             raise ValueError(
                 f"data.train_batch_size={config.data.train_batch_size} is more than the {len(training)} usable "
                 "problems of data.train_files; lower it or add problems"
             )
+        settle_steps(config, len(training))
+        schedule = rounds_of(config)
+        test = problems(tuple(as_list(config.data.test_files)))
+        validation = {name: problems(tuple(as_list(each.data.val_files))) for name, each in schedule.items()}
+        held_out = [problem for some in {*validation.values(), test} for problem in some]
+        check_sources(config, training, held_out)
+        warn_of_overlap(training, held_out, display)
+        order, lengths = ProblemOrder(training, config.data.seed), ExpectedLengths()
         display.stage("starting Ray")
         team.start_ray(config)
         try:
             policies = await team.start_policies(config, names, tokenizers, display.stage)
-            lengths = ExpectedLengths()
-            controller = _controller(config, policies, contexts, lengths)
-            trainer = Trainer(_settings(config), policies, controller, order, grader, lengths, rewards)
+
+            def player(each: DictConfig) -> Player:
+                return Player(_controller(each, policies, contexts, lengths), grader, rewards)
+
+            rounds, first = [], 0
+            for name, each in schedule.items():
+                trainer = Trainer(
+                    _settings(each, first),
+                    policies,
+                    player(each),
+                    order,
+                    lengths,
+                    partial(_length_reward, each),
+                )
+                guard = CollapseWatch(CollapseSettings(**each.guard))
+                rounds.append(Round(name, each, trainer, validation[name], first, guard))
+                first = rounds[-1].last
             trackers = make_trackers(config, folder, open_trackers)
-            yield Run(config, trainer, tuple(validation), display, folder, trackers)
+            yield Run(config, tuple(rounds), player(config), test, display, folder, trackers)
         finally:
             team.stop()
+
+
+def _length_reward(config: DictConfig) -> LengthReward:
+    settings = dict(config.reward.length)
+    return make_length_reward(settings.pop("name"), settings)
 
 
 def _controller(
@@ -96,10 +130,10 @@ def _controller(
         max_episode_tokens=config.team.max_episode_tokens,
         close_cut_turns=config.team.close_cut_turns,
     )
-    return SynergyController(PROTOCOLS[config.team.protocol], members, limits, lengths)
+    return SynergyController(protocol_of(config.team), members, limits, lengths)
 
 
-def _settings(config: DictConfig) -> TrainerSettings:
+def _settings(config: DictConfig, first_step: int) -> TrainerSettings:
     reward = config.reward
     return TrainerSettings(
         train_batch_size=config.data.train_batch_size,
@@ -117,6 +151,8 @@ def _settings(config: DictConfig) -> TrainerSettings:
         max_error_fraction=reward.max_error_fraction,
         learn_together=config.placement.mode == "split",
         rollout_correction=_correction(config),
+        learners=trained_policies(config),
+        first_step=first_step,
     )
 
 

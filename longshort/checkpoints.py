@@ -45,6 +45,11 @@ def folder_of(run: Path, step: int) -> Path:
     return run / f"{PREFIX}{step}"
 
 
+def steps(run: Path) -> list[int]:
+    """Steps of the complete checkpoints of a run, in order."""
+    return sorted(int(folder.name.removeprefix(PREFIX)) for folder in _complete(run))
+
+
 def keep_only(run: Path, wanted: Iterable[Path]) -> None:
     """Remove every complete checkpoint but the wanted ones."""
     for folder in set(_complete(run)) - set(wanted):

@@ -20,6 +20,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from longshort.protocols import TRAINABLE, roles_of
+from longshort.rounds.schedule import refuse_fixed_keys, settings_of_round
+
 PACKAGE = Path(__file__).parent
 SHARED_ROOT = "actor_rollout_ref"
 # What is composed from verl's groups, each member in a root of its own; a model may be an endpoint instead.
@@ -48,7 +51,8 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
     """Compose recipe ``name`` with command-line ``overrides`` (Hydra's syntax) and check it.
 
     ``actor_rollout_ref.…=`` changes every policy and every model of the cold start, ``policies.<name>.…=`` and
-    ``models.<name>.…=`` one; the later layer wins: recipe, recipe's policy, command line, command line's policy.
+    ``models.<name>.…=`` one; the later layer wins: recipe, recipe's policy, command line, command line's policy, and
+    what ``rounds.<name>`` changes for its round.
 
     Raises:
         ValueError: unknown recipe, key or value, in one sentence.
@@ -64,21 +68,12 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
     plain = [o for o in overrides if o not in composed]
     try:
         _refuse_unknown_keys(_compose(name, [], folder or config_dir()), _compose("base", [], config_dir()), name)
-        config = _compose(name, plain, folder or config_dir())
-        _add_models(config, composed)
-        _refuse_unknown_names(config, composed)
-        roots = {
-            group: {
-                name: member if ENDPOINT in member else _policy_root(config, group, name, composed)
-                for name, member in config[group].items()
-            }
-            for group in GROUPS
-        }
-        OmegaConf.set_struct(config, False)
-        for group in GROUPS:
-            config[group] = roots[group]
-        del config[SHARED_ROOT]
-        OmegaConf.resolve(config)
+        raw = _compose(name, plain, folder or config_dir())
+        _add_models(raw, composed)
+        _keep_roles(raw)
+        _refuse_unknown_names(raw, composed)
+        config = _resolved(raw, composed)
+        config.rounds = {str(name): _round(raw, str(name), composed) for name in raw.rounds}
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     OmegaConf.set_struct(config, True)
@@ -86,6 +81,39 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
 
     validate(config)
     return config
+
+
+def _resolved(raw: DictConfig, composed: Sequence[str], part: DictConfig | None = None) -> DictConfig:
+    """The complete configuration, every policy and model in its own root; ``part`` is what a round changes of them."""
+    config = deepcopy(raw)
+    roots = {
+        group: {
+            name: member if ENDPOINT in member else _policy_root(config, group, name, composed, part)
+            for name, member in config[group].items()
+        }
+        for group in GROUPS
+    }
+    OmegaConf.set_struct(config, False)
+    for group in GROUPS:
+        config[group] = roots[group]
+    config.rounds = {}
+    del config[SHARED_ROOT]
+    OmegaConf.resolve(config)
+    return config
+
+
+def _round(raw: DictConfig, name: str, composed: Sequence[str]) -> DictConfig:
+    """What holds in a round: those settings of the recipe that a round may change, with the round's own on top."""
+    part = raw.rounds[name]
+    if not isinstance(part, DictConfig):
+        raise ValueError(f"rounds.{name}={part} is no mapping; give what the round changes of the recipe, or {{}}")
+    refuse_fixed_keys(name, part)
+    changed = deepcopy(raw)
+    try:
+        changed.merge_with({key: part._get_node(key) for key in part if key not in (SHARED_ROOT, *GROUPS)})
+        return settings_of_round(_resolved(changed, composed, part))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"rounds.{name}: {' '.join(str(error).split())}") from error
 
 
 def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
@@ -124,6 +152,19 @@ def _path_of(override: str) -> list[str]:
     return override.lstrip("+~").split("=")[0].split(".")
 
 
+def _keep_roles(config: DictConfig) -> None:
+    """Leave out what ``base`` holds for the roles of other protocols."""
+    if config.team.protocol not in TRAINABLE:
+        return  # named by validation
+    for role in (role for protocol in TRAINABLE for role in roles_of(protocol)):
+        if role not in roles_of(config.team.protocol):
+            for key in ("policies", "team.max_turn_tokens", "placement.n_gpus_per_node", "placement.demand"):
+                if isinstance(group := OmegaConf.select(config, key), DictConfig):
+                    OmegaConf.set_struct(group, False)
+                    group.pop(role, None)
+                    OmegaConf.set_struct(group, True)
+
+
 def _add_models(config: DictConfig, overrides: Sequence[str]) -> None:
     """``+models.<name>.…`` adds a model that the recipe has not."""
     OmegaConf.set_struct(config, False)
@@ -141,7 +182,9 @@ def _refuse_unknown_names(config: DictConfig, overrides: Sequence[str]) -> None:
             raise ValueError(f"override {override!r} names {group}.{name}; there are {list(config[group])}")
 
 
-def _policy_root(config: DictConfig, group: str, name: str, overrides: Sequence[str]) -> DictConfig:
+def _policy_root(
+    config: DictConfig, group: str, name: str, overrides: Sequence[str], part: DictConfig | None = None
+) -> DictConfig:
     root = deepcopy(config)
     OmegaConf.set_struct(root, True)
     root[SHARED_ROOT] = OmegaConf.merge(root[SHARED_ROOT], root[group][name])
@@ -149,6 +192,9 @@ def _policy_root(config: DictConfig, group: str, name: str, overrides: Sequence[
         for override in overrides:
             if override.lstrip("+~").startswith(prefix):
                 _apply(root, override, prefix)
+    for layer in () if part is None else (part.get(SHARED_ROOT), (part.get(group) or {}).get(name)):
+        if layer is not None:
+            root[SHARED_ROOT].merge_with(layer)
     root[SHARED_ROOT].model.path = _model_path(root[SHARED_ROOT].model.path)
     _pass_on_bypass(root, f"{group}.{name}")
     resolved = OmegaConf.create(OmegaConf.to_container(root[SHARED_ROOT], resolve=True))

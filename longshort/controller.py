@@ -65,7 +65,7 @@ def turn_seed(run: int, step: int, problem: str, sample: int, turn: int) -> int:
 
 def render_prompt(protocol: Protocol, role: str, tokenizer: Tokenizer, question: str) -> Ids:
     """Ids that ``role`` starts from: its system prompt and the question, by its chat template."""
-    system, user = protocol.system_prompts[role], question
+    system, user = protocol.system_prompts[role], question + protocol.instructions.get(role, "")
     return chat_ids(tokenizer, Chat(({"role": "system", "content": system}, {"role": "user", "content": user})))
 
 
@@ -193,7 +193,9 @@ class SynergyController:
     def _outcome(self, turn: Turn, closing: str | None) -> Outcome | None:
         """How the episode ends with this turn, or None where play goes on."""
         if closing is None:
-            return "token_limit" if turn.finish_reason == "length" else "malformed"
+            if turn.finish_reason == "length":
+                return "token_limit"
+            return "answered" if self.protocol.ends_itself(turn.role) else "malformed"
         if self.protocol.closings[turn.role][closing] is not None:
             return None
         return "answered" if turn.well_formed else "malformed"

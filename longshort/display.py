@@ -49,6 +49,11 @@ class _Progress:
     total: int
     metrics: Mapping[str, float]
     ends_at: float | None
+    round: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"{self.round + ', ' if self.round else ''}step {self.step}/{self.total}"
 
     def words(self) -> list[str]:
         values = {key: self.metrics.get(key) for key in _WORDING}
@@ -122,8 +127,8 @@ class Display:
             self._plain(f"{self._stage.name}: {done}/{total} after {duration(now - self._stage.began)}")
             self._stage = replace(self._stage, told=now)
 
-    def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
-        """A step is complete: ``step`` of ``total``, counted from 1.
+    def step(self, step: int, total: int, metrics: Mapping[str, float], round: str = "") -> None:
+        """A step is complete: ``step`` of ``total``, counted from 1; ``round`` says in which one, if there are several.
 
         Metrics that are shown where they are given: ``accuracy``, ``tokens_per_episode``, ``reward/mean``,
         ``episodes_per_s``, ``tokens_per_s`` and ``time/step_s`` (seconds).
@@ -136,9 +141,9 @@ class Display:
         self._steps.append((step, now))
         pace = self._pace(metrics)
         left = None if pace is None else max(0, total - step) * pace
-        self._progress = _Progress(step, total, dict(metrics), None if left is None else now + left)
+        self._progress = _Progress(step, total, dict(metrics), None if left is None else now + left, round)
         left_words = [] if left is None else [f"{duration(left)} left"]
-        self._plain(", ".join([f"step {step}/{total}", *self._progress.words(), *left_words]))
+        self._plain(", ".join([self._progress.place, *self._progress.words(), *left_words]))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table with one cell per column in each row; numbers are aligned right."""
@@ -178,7 +183,7 @@ class Display:
             bar = ProgressBar(total=max(progress.total, 1), completed=progress.step, width=40)
             left = "" if progress.ends_at is None else f"{duration(max(0, progress.ends_at - now))} left"
             line = Table.grid(padding=(0, 2))
-            line.add_row(f"step {progress.step}/{progress.total}", bar, left)
+            line.add_row(progress.place, bar, left)
             lines.append(line)
             if words := progress.words():
                 lines.append(Text(", ".join(words)))

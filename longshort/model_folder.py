@@ -44,7 +44,7 @@ def load_tokenizer(policy: DictConfig, name: str, protocol: Protocol) -> Any:
     key = f"policies.{name}.model"
     tokenizer = read_tokenizer(policy.model, key)
     opened = tokenizer.decode(render_prompt(protocol, name, tokenizer, "1+1=?")).rstrip()
-    if opened.endswith(TAGS):
+    if opened.endswith(TAGS) and not protocol.ends_itself(name):
         raise ValueError(
             f"the chat template of {key}.path={policy.model.path} writes the model's opening tag itself, as in "
             f"{opened[-20:]!r}, so no turn could be well formed; set {key}.custom_chat_template"

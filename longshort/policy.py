@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from longshort.episode import View
 from longshort.generation import Generator, Tokenizer
@@ -62,6 +62,16 @@ class Policy(Protocol):
         """One optimiser pass over the samples; returns the loss metrics of verl by their own names."""
         ...
 
+    async def begin_round(self, learns: bool, optim: Mapping[str, Any], carry: Collection[str]) -> None:
+        """Say whether the policy learns from now on; if so, with a new optimiser and the present weights as reference.
+
+        Args:
+            learns: whether updates follow.
+            optim: verl's settings of the optimiser and its learning-rate schedule.
+            carry: what stays as it is: ``optimizer``, ``reference``.
+        """
+        ...
+
     async def sync_weights(self, step: int) -> None:
         """Copy the actor's weights into the rollout engines and drop what their caches computed with older ones."""
         ...
@@ -71,7 +81,7 @@ class Policy(Protocol):
         ...
 
     async def wake_up(self) -> None:
-        """Undo :meth:`sleep` for a frozen policy; a trained one wakes with its new weights."""
+        """Undo :meth:`sleep` for a policy that does not learn; one that learns wakes with its new weights."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -80,4 +90,8 @@ class Policy(Protocol):
 
     def load(self, folder: Path) -> None:
         """Restore what :meth:`save` wrote."""
+        ...
+
+    def load_weights(self, folder: Path) -> None:
+        """Restore the weights alone."""
         ...

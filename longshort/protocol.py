@@ -1,9 +1,9 @@
-"""Who speaks next, what a turn must look like, when the episode ends (Long⊗Short, arXiv 2505.11827, section 2)."""
+"""Who speaks next, what a turn must look like, when the episode ends; Long⊗Short's rules (arXiv 2505.11827, 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 THINK, END_THINK = "<think>", "</think>"
 ANSWER, END_ANSWER, RETHINK = "<answer>", "</answer>", "</rethink>"
@@ -28,13 +28,16 @@ class Protocol:
         first: the role that opens.
         system_prompts: what each role is told.
         opening: the tag a role's turn begins with.
-        closings: per role, what ends its turn, and who speaks after it; None ends the episode with an answer.
+        closings: per role, what ends its turn, and who speaks after it; None ends the episode with an answer. Where
+            there is nothing, the role's turn is the whole episode and ends by itself.
+        instructions: per role, text behind the question.
     """
 
     first: str
     system_prompts: Mapping[str, str]
     opening: Mapping[str, str]
     closings: Mapping[str, Mapping[str, str | None]]
+    instructions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -50,8 +53,14 @@ class Protocol:
         return next((tag for tag in self.closings[role] if end.endswith(tag)), None)
 
     def well_formed(self, role: str, text: str) -> bool:
-        """FM of equation (9): the role's opening tag, a body without tags that is not blank, a closing tag."""
+        """FM of equation (9): the role's opening tag, a body without tags that is not blank, a closing tag.
+
+        A turn that ends by itself: thinking, ``</think>``, an answer; a chat template may have opened the thinking.
+        """
         turn = text.strip()
+        if self.ends_itself(role):
+            parts = turn.removeprefix(self.opening[role]).split(END_THINK)
+            return len(parts) == 2 and all(part.strip() and not any(tag in part for tag in TAGS) for part in parts)
         closing = self.closing(role, turn)
         opening = self.opening[role]
         if closing is None or not turn.startswith(opening):
@@ -59,10 +68,14 @@ class Protocol:
         body = turn[len(opening) : -len(closing)]
         return bool(body.strip()) and not any(tag in body for tag in TAGS)
 
+    def ends_itself(self, role: str) -> bool:
+        """Whether nothing but the end of the sequence closes a turn of ``role``."""
+        return not self.closings[role]
+
     def default_closing(self, role: str) -> str | None:
         """What the controller closes a cut turn of ``role`` with: only a turn that cannot hold the answer is closed."""
         closings = self.closings[role]
-        return None if None in closings.values() else next(iter(closings))
+        return None if None in closings.values() else next(iter(closings), None)
 
 
 LONG_SHORT = Protocol(
@@ -71,5 +84,3 @@ LONG_SHORT = Protocol(
     opening={"long": THINK, "short": ANSWER},
     closings={"long": {END_THINK: "short"}, "short": {END_ANSWER: None, RETHINK: "long"}},
 )
-
-PROTOCOLS: Mapping[str, Protocol] = {"long_short": LONG_SHORT}

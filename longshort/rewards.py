@@ -8,26 +8,21 @@ from typing import Literal
 
 from longshort.episode import Episode
 from longshort.grading import Grade
+from longshort.length_rewards.group import Group
+from longshort.length_rewards.kimi import kimi_length_rewards
+
+__all__ = [
+    "HybridReward",
+    "Ramp",
+    "Reward",
+    "follows_template",
+    "group_rewards",
+    "is_correct",
+    "kimi_length_rewards",
+    "length_group",
+]
 
 Scope = Literal["own", "all"]
-
-
-def kimi_length_rewards(lengths: Sequence[int], correct: Sequence[bool]) -> list[float]:
-    """Length reward of Kimi k1.5 (arXiv 2501.12599, section 2.3.3) for one group of answers to the same problem.
-
-    With lengths l in tokens, lambda_i = 0.5 - (l_i - min l) / (max l - min l); a correct answer gets lambda_i, a wrong
-    one min(0, lambda_i). All get 0 where every length is the same.
-
-    Raises:
-        ValueError: the two sequences differ in length.
-    """
-    if len(lengths) != len(correct):
-        raise ValueError(f"{len(lengths)} lengths but {len(correct)} verdicts; give one of each per answer")
-    if not lengths or max(lengths) == min(lengths):
-        return [0.0] * len(lengths)
-    shortest, span = min(lengths), max(lengths) - min(lengths)
-    scaled = [0.5 - (length - shortest) / span for length in lengths]
-    return [value if right else min(0.0, value) for value, right in zip(scaled, correct, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +93,21 @@ def failure(episode: Episode, grade: Grade) -> str | None:
 
 
 def group_rewards(
-    episodes: Sequence[Episode], grades: Sequence[Grade], role: str, weights: HybridReward, step: int
+    episodes: Sequence[Episode],
+    grades: Sequence[Grade],
+    role: str,
+    weights: HybridReward,
+    mu: float,
+    length_rewards: Sequence[float],
 ) -> list[Reward]:
     """Rewards of ``role`` for one group: all episodes of the same problem, in the same step.
+
+    ``mu`` and ``length_rewards``, one per episode (:mod:`longshort.length_rewards`), are those of the step.
 
     An episode with an error, of its own or of its grade, scores 0 in every part.
     """
     assert len({episode.problem.id for episode in episodes}) == 1, "a group holds one problem"
     correct = [is_correct(episode, grade) for episode, grade in zip(episodes, grades, strict=True)]
-    lengths = [e.tokens if weights.length_of == "all" else e.tokens_of(role) for e in episodes]
-    length_rewards = kimi_length_rewards(lengths, correct)
-    mu = weights.mu.at(step)
     rewards = []
     for episode, grade, right, length in zip(episodes, grades, correct, length_rewards, strict=True):
         if failure(episode, grade) is not None:
@@ -119,6 +118,22 @@ def group_rewards(
         total = weights.eta * score + weights.format_weight * form + mu * length
         rewards.append(Reward(score, form, length, total))
     return rewards
+
+
+def length_group(episodes: Sequence[Episode], correct: Sequence[bool], role: str, scope: Scope, limit: int) -> Group:
+    """What a length reward may know of one group.
+
+    Args:
+        scope: whose tokens count: of ``all`` turns, or of the ``own`` ones of ``role``.
+        limit: most tokens that these can be.
+    """
+    return Group(
+        lengths=tuple(episode.tokens_of(role) if scope == "own" else episode.tokens for episode in episodes),
+        correct=tuple(correct),
+        finished=tuple(episode.outcome == "answered" for episode in episodes),
+        turns=tuple(len(episode.turns) for episode in episodes),
+        limit=limit,
+    )
 
 
 def follows_template(episode: Episode, role: str, scope: Scope) -> bool:

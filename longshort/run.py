@@ -1,20 +1,34 @@
-"""A training run: steps, checkpoints, evaluations, and what people see of them."""
+"""A training run: rounds of steps, checkpoints, evaluations, and what people see of them.
+
+:meth:`Run.fit` is the schedule; each round takes steps, has its checkpoints validated, selects one of them, and hands
+its weights to the next.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from longshort import checkpoints
 from longshort.controller import Sampling
 from longshort.display import Display
 from longshort.episode import Problem
+from longshort.evaluation.metrics import clustered_standard_error
 from longshort.metrics import episode_metrics
+from longshort.player import Player
 from longshort.policy import Policy
+from longshort.rounds.collapse import CollapseWatch
+from longshort.rounds.record import FinishedRound, Record, Weights
+from longshort.rounds.schedule import CARRIED
+from longshort.rounds.selection import LAST, Candidate, choose
+from longshort.rounds.summary import write_summary
 from longshort.trackers import Tracker, TranscriptTracker
 from longshort.tracking import MetricsLog, TranscriptLog, write_episodes
 from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
@@ -22,70 +36,260 @@ from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
 # Evaluation draws its seeds apart from every training step.
 EVALUATION_STEP = -1
 METRICS = "metrics.jsonl"
+STANDARD_ERROR = "standard_error"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One stage of a run.
+
+    Attributes:
+        name: from the recipe; empty where it lists no rounds.
+        config: the complete configuration that holds in the round.
+        trainer: trains the policies that learn in it.
+        validation: problems that its checkpoints are compared on.
+        first: steps of the run that its schedule puts before it.
+    """
+
+    name: str
+    config: DictConfig
+    trainer: Trainer
+    validation: tuple[Problem, ...]
+    first: int
+    guard: CollapseWatch
+
+    @property
+    def last(self) -> int:
+        """Step of the run that ends the round."""
+        return self.first + int(self.config.trainer.total_training_steps)
+
+    def is_due(self, frequency: int, step: int) -> bool:
+        """Whether something that comes every ``frequency`` steps, and at the end, comes after ``step``."""
+        return frequency > 0 and ((step - self.first) % frequency == 0 or step == self.last)
+
+
+@dataclass
+class _State:
+    """Where a run stands: what is over, whose weights are where, and the candidates of the round under way."""
+
+    record: Record
+    weights: Weights
+    candidates: list[Candidate] = field(default_factory=list)
+    step: int = 0
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trainer with everything around it; made by :func:`longshort.assembly.open_run`."""
+    """Rounds with everything around them; made by :func:`longshort.assembly.open_run`.
+
+    Attributes:
+        start: plays as the recipe says outside its rounds: what the run begins with is measured by it.
+        test: problems of ``data.test_files``: played before the first round and after every one, for the summary.
+    """
 
     config: DictConfig
-    trainer: Trainer
-    validation: tuple[Problem, ...]
+    rounds: tuple[Round, ...]
+    start: Player
+    test: tuple[Problem, ...]
     display: Display
     folder: Path
     trackers: tuple[TranscriptTracker, ...] = ()
 
     @property
+    def trainer(self) -> Trainer:
+        """That of the first round."""
+        return self.rounds[0].trainer
+
+    @property
+    def validation(self) -> tuple[Problem, ...]:
+        """Of the first round."""
+        return self.rounds[0].validation
+
+    @property
     def learners(self) -> list[Policy]:
+        """The policies that learn in any round."""
         return [policy for policy in self.trainer.policies.values() if policy.trainable]
 
     async def fit(self) -> None:
-        """All steps that are left, with checkpoints, transcripts and evaluations at their cadence.
+        """All rounds and steps that are left.
 
         Raises:
             ValueError: no policy learns, or the folder holds another run's checkpoints.
         """
-        settings = self.config.trainer
         if not self.learners:
-            raise ValueError(f"train={self.config.train} trains nobody; choose long, short or both")
-        if settings.resume_mode == "disable":
+            raise ValueError(f"train={self.config.train} trains nobody; choose long, short, both or solo")
+        if self.config.trainer.resume_mode == "disable":
             self._start_anew()
-        trackers: list[Tracker] = [MetricsLog(self.folder / METRICS), *self.trackers]
+        log: list[Tracker] = [MetricsLog(self.folder / METRICS), *self.trackers]
+        state = await self._resume()
+        if not state.record.began:
+            await self._measure_start(state, log)
+        for number, each in enumerate(self.rounds):
+            if number < len(state.record.rounds):
+                continue
+            if state.step <= each.first:
+                await self._begin(each, state)
+            stopped = await self._take_steps(each, number, state, log)
+            await self._finish(each, state, stopped, log)
+        write_summary(self.folder, self.config, self.rounds, state.record, len(self.test), self.display)
+
+    async def evaluate(
+        self,
+        stage: str,
+        step: int,
+        player: Player | None = None,
+        problems: Sequence[Problem] | None = None,
+        config: DictConfig | None = None,
+    ) -> dict[str, float]:
+        """Accuracy, tokens and turns after ``step``, the same seeds every time; by default of the first round."""
+        self.display.stage(stage)
+        config = config or self.rounds[0].config
+        settings = config.evaluation
+        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, config.seed, EVALUATION_STEP)
+        problems = self.validation if problems is None else problems
+        player = player or self.trainer.player
+        graded = await player.play(problems, settings.samples, sampling, self.display.advance)
+        metrics = episode_metrics(graded.episodes, graded.correct)
+        if folder := config.trainer.validation_data_dir:
+            write_episodes(folder, step, graded.episodes, [float(right) for right in graded.correct])
+        metrics["tokens_per_s"] = sum(episode.tokens for episode in graded.episodes) / graded.seconds
+        if len(problems) > 1:
+            samples = settings.samples
+            groups = [graded.correct[i : i + samples] for i in range(0, len(graded.correct), samples)]
+            metrics[STANDARD_ERROR] = clustered_standard_error(groups)
+        return metrics
+
+    async def _take_steps(self, each: Round, number: int, state: _State, log: Sequence[Tracker]) -> str | None:
+        """The steps that are left of a round; why they ended early, or None."""
+        settings = each.config.trainer
         transcripts = TranscriptLog(self.folder, settings.transcript_freq, settings.transcripts)
-        first, total = await self._resume() + 1, settings.total_training_steps
-        if settings.val_before_train and first == 1:
-            _log(trackers, 0, _prefixed("val/", await self.evaluate("evaluating before training", 0)))
-        for step in range(first, total + 1):
+        total = self.rounds[-1].last
+        for step in range(max(state.step, each.first) + 1, each.last + 1):
             try:
-                result = await self.trainer.step(step)
+                result = await each.trainer.step(step)
             except NonFiniteUpdateError as error:
                 self._keep_for_inspection(step, error)
                 raise
             metrics = dict(result.metrics)
-            if settings.test_freq > 0 and (step % settings.test_freq == 0 or step == total):
-                metrics |= _prefixed("val/", await self.evaluate("evaluating", step))
-            _log(trackers, step, metrics)
-            self.display.step(step, total, metrics)
-            parts = _reward_parts(result)
-            shown = transcripts.write(step, result.graded.episodes, parts)
-            if settings.rollout_data_dir:
-                write_episodes(settings.rollout_data_dir, step, result.graded.episodes, result.scores, rewards=parts)
-            for tracker in self.trackers if shown else ():
-                tracker.transcripts(step, shown)
-            if settings.save_freq > 0 and (step % settings.save_freq == 0 or step == total):
-                self._save(step)
+            alarm = each.guard.observe(step, metrics)
+            if alarm is not None:
+                metrics["guard/alarms"] = 1.0
+                self.display.table(
+                    f"step {step}: the guard {alarm.action}s", ("sign",), [(sign,) for sign in alarm.signs]
+                )
+                each.trainer.mu_scale = each.guard.mu_scale
+            if each.is_due(settings.test_freq, step):
+                validated = await self.evaluate("evaluating", step, each.trainer.player, each.validation, each.config)
+                metrics |= _prefixed("val/", validated)
+                if each.is_due(settings.save_freq, step):
+                    state.candidates.append(_candidate(step, validated))
+            if each.name:
+                metrics["round"] = float(number + 1)
+            _log(log, step, metrics)
+            self.display.step(step, total, metrics, each.name)
+            self._show(each, result, step, transcripts)
+            state.step = step
+            ends = step == each.last or (alarm is not None and alarm.action == "stop")
+            if each.is_due(settings.save_freq, step) or (ends and len(self.rounds) > 1):
+                self._save(each, state)
+            if alarm is not None and alarm.action == "stop":
+                return "; ".join(alarm.signs)
+        return None
 
-    async def evaluate(self, stage: str, step: int) -> dict[str, float]:
-        """Accuracy, tokens and turns on the validation problems after ``step``, the same seeds every time."""
-        self.display.stage(stage)
-        settings = self.config.evaluation
-        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, self.config.seed, EVALUATION_STEP)
-        graded = await self.trainer.play(self.validation, settings.samples, sampling, self.display.advance)
-        metrics = episode_metrics(graded.episodes, graded.correct)
-        if folder := self.config.trainer.validation_data_dir:
-            write_episodes(folder, step, graded.episodes, [float(right) for right in graded.correct])
-        metrics["tokens_per_s"] = sum(episode.tokens for episode in graded.episodes) / graded.seconds
-        return metrics
+    def _show(self, each: Round, result: StepResult, step: int, transcripts: TranscriptLog) -> None:
+        parts = _reward_parts(result)
+        shown = transcripts.write(step, result.graded.episodes, parts)
+        if folder := each.config.trainer.rollout_data_dir:
+            write_episodes(folder, step, result.graded.episodes, result.scores, rewards=parts)
+        for tracker in self.trackers if shown else ():
+            tracker.transcripts(step, shown)
+
+    async def _measure_start(self, state: _State, log: Sequence[Tracker]) -> None:
+        """What the run begins with: on the test problems, and on the validation problems that rounds compare with."""
+        config, record = self.config, state.record
+        if config.trainer.val_before_train:
+            before = await self.evaluate("evaluating before training", 0, self.start, config=config)
+            _log(log, 0, _prefixed("val/", before))
+        if self.test:
+            start = await self.evaluate("testing the start", 0, self.start, self.test, config)
+            record = replace(record, start=start)
+        comparing = [each for each in self.rounds if each.config.selection.rule != LAST]
+        measured: dict[tuple[Problem, ...], Candidate] = {}
+        for each in comparing:
+            if each.validation not in measured:
+                metrics = await self.evaluate("evaluating the start", 0, self.start, each.validation, config)
+                measured[each.validation] = _candidate(0, metrics)
+        if comparing:
+            # A round that keeps none of its checkpoints goes back to these weights.
+            checkpoints.save(self.folder, 0, self.learners, self._state(self.rounds[0], state))
+            state.weights = {policy.name: 0 for policy in self.learners}
+        baselines = {each.name: measured[each.validation] for each in comparing}
+        state.record = replace(record, began=True, baselines=baselines)
+        state.record.save(self.folder)
+
+    async def _begin(self, each: Round, state: _State) -> None:
+        """New optimisers and references for those that learn; engines and workers stay up."""
+        state.candidates = []
+        each.guard.reset()
+        for policy in each.trainer.policies.values():
+            learns = policy in each.trainer.learners
+            await policy.begin_round(learns, _optimizer(each, policy), list(each.config.carry))
+
+    async def _finish(self, each: Round, state: _State, stopped: str | None, log: Sequence[Tracker]) -> None:
+        """Select a checkpoint, give its weights to the learners, note and test it."""
+        learners = each.trainer.learners
+        selected, reason = _selected(each, state)
+        if selected is not None:
+            state.weights = {**state.weights, **{policy.name: selected for policy in learners}}
+        if selected != state.step:
+            await self._go_back(learners, state.weights, self._carries_optimizer(len(state.record.rounds) + 1))
+        test: dict[str, float] = {}
+        if self.test:
+            test = await self.evaluate("testing", state.step, each.trainer.player, self.test, each.config)
+        finished = FinishedRound(
+            each.name, state.step, stopped, tuple(state.candidates), selected, reason, state.weights, test
+        )
+        state.record = replace(state.record, rounds=(*state.record.rounds, finished))
+        state.record.save(self.folder)
+        if each.name:
+            self.display.table(
+                f"round {each.name}: {reason}", ("", ""), [(k, v) for k, v in test.items() if "/" not in k]
+            )
+        _log(
+            log, state.step, {**_prefixed("test/", test), "round/selected": float(-1 if selected is None else selected)}
+        )
+        self._remove_old(state)
+
+    async def _go_back(self, policies: Sequence[Policy], weights: Weights, with_optimizer: bool) -> None:
+        """Give policies the weights of these steps, in workers and engines."""
+        async with self._engines_asleep():
+            for policy in policies:
+                self._load(policy, weights[policy.name], with_optimizer)
+
+    @asynccontextmanager
+    async def _engines_asleep(self) -> AsyncIterator[None]:
+        """Within, workers' weights may change; engines get them at the end."""
+        policies = self.trainer.policies.values()
+        for policy in policies:
+            await policy.sleep()
+        yield
+        for policy in self.learners:
+            await policy.sync_weights(0)
+        for policy in policies:
+            await policy.wake_up()
+
+    def _load(self, policy: Policy, step: int | None, with_optimizer: bool) -> None:
+        """A policy as the checkpoint of ``step`` has it; None: what the run began with, which it has at its start."""
+        if step is None:
+            return
+        folder = (checkpoints.folder_of(self.folder, step) / policy.name).absolute()
+        if with_optimizer:
+            policy.load(folder)
+        else:
+            policy.load_weights(folder)
+
+    def _carries_optimizer(self, number: int) -> bool:
+        return number < len(self.rounds) and "optimizer" in self.rounds[number].config.carry
 
     def _start_anew(self) -> None:
         """Raises ``ValueError`` rather than mix two runs' checkpoints."""
@@ -95,30 +299,77 @@ class Run:
                 "or trainer.resume_mode=auto to go on with it"
             )
         (self.folder / METRICS).unlink(missing_ok=True)
+        Record().save(self.folder)
 
-    def _save(self, step: int) -> None:
-        checkpoints.save(self.folder, step, self.learners, self._state())
+    def _save(self, each: Round, state: _State) -> None:
+        checkpoints.save(self.folder, state.step, each.trainer.learners, self._state(each, state))
+        self._remove_old(state)
 
-    def _state(self) -> dict[str, object]:
-        return {"order": self.trainer.order.state_dict(), "lengths": self.trainer.lengths.state_dict()}
+    def _remove_old(self, state: _State) -> None:
+        """Keep the newest, what rounds go on from, and the candidates."""
+        keep = self.config.trainer.max_actor_ckpt_to_keep
+        if keep is None:
+            return
+        needed = {step for step in state.weights.values() if step is not None}
+        needed |= {candidate.step for candidate in state.candidates}
+        saved = checkpoints.steps(self.folder)
+        wanted = [checkpoints.folder_of(self.folder, step) for step in needed | set(saved[len(saved) - keep :])]
+        checkpoints.keep_only(self.folder, wanted)
 
-    async def _resume(self) -> int:
-        """Go on from the newest checkpoint, where asked to; returns the steps done."""
+    def _state(self, each: Round, state: _State) -> dict[str, Any]:
+        return {
+            "order": each.trainer.order.state_dict(),
+            "lengths": each.trainer.lengths.state_dict(),
+            "round": each.name,
+            "candidates": [asdict(candidate) for candidate in state.candidates],
+            "guard": each.guard.state_dict(),
+            "length_rewards": {role: r.state_dict() for role, r in each.trainer.length_rewards.items()},
+        }
+
+    async def _resume(self) -> _State:
+        """Go on from the newest checkpoint, where asked to."""
+        record = Record.load(self.folder)
         newest = checkpoints.latest(self.folder) if self.config.trainer.resume_mode == "auto" else None
-        if newest is None:
-            return 0
-        self.display.stage(f"resuming from {newest}")
-        policies = self.trainer.policies.values()
-        for policy in policies:
-            await policy.sleep()
-        state = checkpoints.load(newest, self.learners)
-        self.trainer.order.load_state_dict(state["order"])
-        self.trainer.lengths.load_state_dict(state["lengths"])
+        over = record.rounds
+        if over and over[-1].stopped is None and over[-1].last_step < self.rounds[len(over) - 1].last:
+            # The last round was made longer.
+            over = over[:-1]
+        state = _State(replace(record, rounds=over), _weights_before(record, len(over), self.learners))
+        if newest is not None and len(over) < len(self.rounds):
+            self.display.stage(f"resuming from {newest}")
+            async with self._engines_asleep():
+                await self._return(len(over), newest, state)
+        return state
+
+    async def _return(self, number: int, newest: Path, state: _State) -> None:
+        """To the checkpoint ``newest``, in round ``number`` or just before it."""
+        each = self.rounds[number]
+        saved = json.loads((newest / checkpoints.STATE).read_text())
+        within = saved["step"] > each.first
         for policy in self.learners:
-            await policy.sync_weights(state["step"])
-        for policy in policies:
-            await policy.wake_up()
-        return int(state["step"])
+            began = self._reference_round(policy, number)
+            self._load(policy, _weights_before(state.record, began, self.learners)[policy.name], with_optimizer=False)
+            await policy.begin_round(True, _optimizer(each, policy), ())
+            await policy.begin_round(policy in each.trainer.learners, _optimizer(each, policy), CARRIED)
+            if not (within and policy in each.trainer.learners):
+                self._load(policy, state.weights[policy.name], self._carries_optimizer(number))
+        if within:
+            checkpoints.load(newest, each.trainer.learners)
+            state.candidates = [Candidate(**candidate) for candidate in saved["candidates"]]
+            each.guard.load_state_dict(saved["guard"])
+            each.trainer.mu_scale = each.guard.mu_scale
+            for role, reward in each.trainer.length_rewards.items():
+                reward.load_state_dict(saved["length_rewards"][role])
+        each.trainer.order.load_state_dict(saved["order"])
+        each.trainer.lengths.load_state_dict(saved["lengths"])
+        state.step = int(saved["step"])
+
+    def _reference_round(self, policy: Policy, number: int) -> int:
+        """The round whose start the policy's reference has in round ``number``."""
+        learned = [n for n in range(number + 1) if policy in self.rounds[n].trainer.learners]
+        while len(learned) > 1 and "reference" in self.rounds[learned[-1]].config.carry:
+            learned.pop()
+        return learned[-1] if learned else 0
 
     def _keep_for_inspection(self, step: int, error: NonFiniteUpdateError) -> None:
         file = self.folder / "failed_updates" / f"step-{step:06d}-{error.policy}.json"
@@ -126,6 +377,33 @@ class Run:
         samples = [asdict(sample) for sample in error.samples]
         file.write_text(json.dumps({"metrics": {k: str(v) for k, v in error.metrics.items()}, "samples": samples}))
         error.add_note(f"what it was computed from is in {file}")
+
+
+def _selected(each: Round, state: _State) -> tuple[int | None, str]:
+    """Step whose checkpoint the round hands on, None for what it started from, and why."""
+    settings = each.config.selection
+    if settings.rule == LAST:
+        return state.step, "the last step"
+    choice = choose(settings.rule, state.candidates, state.record.baselines[each.name], settings.tolerance)
+    return None if choice.selected is None else choice.selected.step, choice.reason
+
+
+def _optimizer(each: Round, policy: Policy) -> dict[str, Any]:
+    """verl's settings of a policy's optimiser in a round."""
+    settings = OmegaConf.to_container(each.config.policies[policy.name].actor.optim)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def _weights_before(record: Record, number: int, policies: Sequence[Policy]) -> Weights:
+    """Whose checkpoint each policy has when round ``number`` begins."""
+    if number > 0:
+        return record.rounds[number - 1].weights
+    return {policy.name: 0 if record.baselines else None for policy in policies}
+
+
+def _candidate(step: int, metrics: Mapping[str, float]) -> Candidate:
+    return Candidate(step, metrics["accuracy"], metrics["tokens_per_episode"], metrics.get(STANDARD_ERROR, math.nan))
 
 
 def _log(trackers: Sequence[Tracker], step: int, metrics: Mapping[str, float]) -> None:

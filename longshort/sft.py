@@ -30,7 +30,7 @@ from longshort.folders import sole_use_of
 from longshort.generation import Tokenizer
 from longshort.model_folder import context_length, load_tokenizer
 from longshort.policy import Policy
-from longshort.protocol import PROTOCOLS
+from longshort.protocols import protocol_of
 from longshort.supervised import LOSS, Schedule, fit
 from longshort.trackers import Tracker, make_trackers
 from longshort.tracking import MetricsLog
@@ -53,7 +53,7 @@ async def sft(config: DictConfig, display: Display) -> None:
     team.configure_environment(config.trainer.device)
     settle_placement(config)
     display.stage("loading data and tokenizers")
-    protocol = PROTOCOLS[config.team.protocol]
+    protocol = protocol_of(config.team)
     tokenizers = {name: load_tokenizer(config.policies[name], name, protocol) for name in config.policies}
     contexts = {name: context_length(config, name) for name in config.policies}
     training = load_conversations(as_list(config.data.train_files), tokenizers, config)
@@ -108,7 +108,7 @@ def load_conversations(paths: Sequence[str], tokenizers: Mapping[str, Tokenizer]
                 try:
                     read = Episode.from_json(line.decode())
                     turns = [(turn.role, turn.text) for turn in read.turns]
-                    episodes.append(as_episode(read.problem, turns, tokenizers, PROTOCOLS[config.team.protocol]))
+                    episodes.append(as_episode(read.problem, turns, tokenizers, protocol_of(config.team)))
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(f"{path}:{number} is no conversation ({error}); correct or remove it") from error
     return episodes

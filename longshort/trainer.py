@@ -1,7 +1,7 @@
 """Multi-turn GRPO for a team of policies. :meth:`Trainer.step` is the algorithm.
 
-Concurrency: episodes play at their own pace (:mod:`longshort.controller`); each is graded as soon as it is there; the
-policies that learn are updated beside each other, each waiting only for the episodes' rewards.
+Concurrency: episodes play at their own pace (:mod:`longshort.controller`); each is graded as soon as it is there
+(:mod:`longshort.player`); the policies that learn are updated beside each other, each waiting only for the rewards.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from longshort.advantages import group_advantages
-from longshort.controller import Sampling, SynergyController
+from longshort.controller import Sampling
 from longshort.correction import AS_COMPUTED_AGAIN, RolloutCorrection, correct
-from longshort.custom_reward import MATHEMATICS, CustomRewards
 from longshort.data import ProblemOrder
-from longshort.episode import Episode, Problem, View
-from longshort.grading import Grade
-from longshort.grading_pool import GradingPool
+from longshort.episode import View
+from longshort.length_rewards import Kimi, LengthReward
 from longshort.lengths import ExpectedLengths
 from longshort.metrics import episode_metrics, kl_metrics, reward_metrics, score_metrics
+from longshort.player import GradedEpisodes, Player, Progress
 from longshort.policy import Policy, Sample
-from longshort.rewards import HybridReward, Reward, failure, group_rewards, is_correct
-
-Progress = Callable[[int, int], None]
+from longshort.rewards import HybridReward, Reward, group_rewards, length_group
 
 
 class RewardFailureError(RuntimeError):
@@ -43,20 +40,6 @@ class NonFiniteUpdateError(RuntimeError):
     def __str__(self) -> str:
         bad = ", ".join(f"{k}={v}" for k, v in self.metrics.items() if not math.isfinite(v))
         return f"the update of policy {self.policy!r} is not finite ({bad}); the run stops before it can do harm"
-
-
-@dataclass(frozen=True, slots=True)
-class GradedEpisodes:
-    """Episodes problem by problem (sample s of problem p at p * samples + s) with their grades."""
-
-    episodes: tuple[Episode, ...]
-    grades: tuple[Grade, ...]
-    samples: int
-    seconds: float
-
-    @property
-    def correct(self) -> list[bool]:
-        return [is_correct(e, g) for e, g in zip(self.episodes, self.grades, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +60,8 @@ class StepResult:
 class TrainerSettings:
     """Numbers of the algorithm; names as in verl where verl has them.
 
+    ``learners``: names of the policies that learn; None: every trainable one.
+    ``first_step``: steps of the run that went before; ramps count from there.
     ``learn_together``: policies on devices of their own learn beside each other, on shared ones one after another.
     """
 
@@ -89,6 +74,8 @@ class TrainerSettings:
     max_error_fraction: float = 0.05
     learn_together: bool = True
     rollout_correction: RolloutCorrection = AS_COMPUTED_AGAIN
+    learners: tuple[str, ...] | None = None
+    first_step: int = 0
 
 
 class Trainer:
@@ -96,31 +83,38 @@ class Trainer:
 
     Args:
         settings: see :class:`TrainerSettings`.
-        policies: every member by role; the trainable ones learn.
-        controller: plays episodes with the same policies.
+        policies: every member by role.
+        player: plays episodes with the same policies, and grades them.
         order: endless, resumable order of training problems.
-        grader: grades answers beside everything else.
         lengths: learns from every step how long a problem's conversations are.
-        custom_rewards: a user's own grading, in place of the grader's.
+        length_reward: makes LM of equation (9), or what replaces it, for each learner; by default Kimi k1.5's.
+
+    Attributes:
+        mu_scale: factor of the length part's weight; a guard lowers it.
     """
 
     def __init__(
         self,
         settings: TrainerSettings,
         policies: Mapping[str, Policy],
-        controller: SynergyController,
+        player: Player,
         order: ProblemOrder,
-        grader: GradingPool,
         lengths: ExpectedLengths,
-        custom_rewards: CustomRewards = MATHEMATICS,
+        length_reward: Callable[[], LengthReward] = Kimi,
     ) -> None:
         self.settings = settings
         self.policies = policies
-        self.controller = controller
+        self.player = player
         self.order = order
         self.lengths = lengths
-        self.custom_rewards = custom_rewards
-        self.grader = grader
+        self.mu_scale = 1.0
+        self.length_rewards = {policy.name: length_reward() for policy in self.learners}
+
+    @property
+    def learners(self) -> list[Policy]:
+        """The policies that learn."""
+        names = self.settings.learners
+        return [p for p in self.policies.values() if (p.trainable if names is None else p.name in names)]
 
     async def step(self, step: int, progress: Progress = lambda done, total: None) -> StepResult:
         """One step: play a batch of groups, reward them, update every policy that learns, sync its weights.
@@ -130,17 +124,18 @@ class Trainer:
             NonFiniteUpdateError: a loss or gradient was not finite.
         """
         problems = self.order.take(self.settings.train_batch_size)
-        graded = await self.play(problems, self.settings.n, replace(self.settings.sampling, step=step), progress)
+        sampling = replace(self.settings.sampling, step=step)
+        graded = await self.player.play(problems, self.settings.n, sampling, progress)
         self._check_failures(graded)
         self.lengths.observe(graded.episodes)
-        learners = [policy for policy in self.policies.values() if policy.trainable]
-        rewards = {policy.name: self._rewards(graded, policy.name, step) for policy in learners}
+        learners, mu = self.learners, self.mu_at(step)
+        rewards = {policy.name: self._rewards(graded, policy.name, mu) for policy in learners}
         await asyncio.gather(*[policy.sleep() for policy in self.policies.values()])
         started = time.perf_counter()
         if self.settings.learn_together:
-            updates = await asyncio.gather(*[self._learn(p, graded, rewards[p.name], step) for p in learners])
+            updates = await asyncio.gather(*[self._learn(p, graded, rewards[p.name]) for p in learners])
         else:
-            updates = [await self._learn(p, graded, rewards[p.name], step) for p in learners]
+            updates = [await self._learn(p, graded, rewards[p.name]) for p in learners]
         synced = time.perf_counter()
         for policy in learners:
             await policy.sync_weights(step)
@@ -149,50 +144,29 @@ class Trainer:
         metrics = episode_metrics(graded.episodes, graded.correct)
         for policy, update in zip(learners, updates, strict=True):
             metrics |= reward_metrics(policy.name, rewards[policy.name]) | update
-        metrics["reward/mu"] = self.settings.reward.mu.at(step)
+        metrics["reward/mu"] = mu
         metrics["failed_episodes"] = float(len(_failures(graded)))
         metrics |= _speed(graded, synced - started, finished - synced)
         result = StepResult(graded, rewards, metrics)
         metrics["reward/mean"] = fmean(result.scores)
         return result
 
-    async def play(
-        self,
-        problems: Sequence[Problem],
-        samples: int,
-        sampling: Sampling,
-        progress: Progress = lambda done, total: None,
-    ) -> GradedEpisodes:
-        """Play and grade ``samples`` episodes of every problem; a grade that failed is recorded on its episode."""
-        started = time.perf_counter()
-        total = len(problems) * samples
-        episodes: dict[int, Episode] = {}
-        grades: dict[int, asyncio.Task[Grade]] = {}
-        async for index, episode in self.controller.play_all(problems, samples, sampling):
-            episodes[index] = episode
-            grades[index] = asyncio.create_task(self._grade(episode))
-            progress(len(episodes), total)
-        done = tuple([await grades[index] for index in range(total)])
-        played = tuple(replace(episodes[i], error=failure(episodes[i], done[i])) for i in range(total))
-        return GradedEpisodes(played, done, samples, time.perf_counter() - started)
+    def mu_at(self, step: int) -> float:
+        """Weight of the reward's length part at a step of the run."""
+        return self.settings.reward.mu.at(step - self.settings.first_step) * self.mu_scale
 
-    async def _grade(self, episode: Episode) -> Grade:
-        if episode.outcome != "answered":
-            return Grade(correct=False, extracted=None)
-        if (own := self.custom_rewards.of(episode.problem)) is not None:
-            return await own(episode)
-        return await self.grader.grade(episode.final_text, episode.problem.answer)
-
-    def _rewards(self, graded: GradedEpisodes, role: str, step: int) -> list[Reward]:
+    def _rewards(self, graded: GradedEpisodes, role: str, mu: float) -> list[Reward]:
+        weights, samples = self.settings.reward, graded.samples
+        groups = [slice(start, start + samples) for start in range(0, len(graded.episodes), samples)]
+        limits = self.player.controller.limits
+        limit = limits.max_turn_tokens[role] if weights.length_of == "own" else limits.max_episode_tokens
+        facts = [length_group(graded.episodes[g], graded.correct[g], role, weights.length_of, limit) for g in groups]
         rewards: list[Reward] = []
-        for start in range(0, len(graded.episodes), graded.samples):
-            group = slice(start, start + graded.samples)
-            rewards += group_rewards(graded.episodes[group], graded.grades[group], role, self.settings.reward, step)
+        for group, values in zip(groups, self.length_rewards[role](facts), strict=True):
+            rewards += group_rewards(graded.episodes[group], graded.grades[group], role, weights, mu, values)
         return rewards
 
-    async def _learn(
-        self, policy: Policy, graded: GradedEpisodes, rewards: Sequence[Reward], step: int
-    ) -> dict[str, float]:
+    async def _learn(self, policy: Policy, graded: GradedEpisodes, rewards: Sequence[Reward]) -> dict[str, float]:
         """Update one policy from the episodes as it saw them."""
         advantages = group_advantages(
             [reward.total for reward in rewards],

@@ -17,7 +17,7 @@ from longshort.extern import load_object
 from longshort.generation import Tokenizer
 from longshort.grading_pool import GradingPool
 from longshort.overlap import shared_questions
-from longshort.protocol import PROTOCOLS
+from longshort.protocols import protocol_of
 
 
 def usable_problems(
@@ -40,7 +40,7 @@ def usable_problems(
         return []
     loaded = load_problems(paths, config.data.on_error, _custom_dataset(config, tokenizers))
     limit = config.data.max_prompt_length
-    protocol = PROTOCOLS[config.team.protocol]
+    protocol = protocol_of(config.team)
     short = [
         problem
         for problem in loaded.problems

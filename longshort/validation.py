@@ -6,7 +6,13 @@ import os
 
 from omegaconf import DictConfig, OmegaConf
 
+from longshort.length_rewards import make_length_reward
 from longshort.policy_checks import BY_DEMAND, check_policy, choice, count, engine_size, number
+from longshort.protocols import TRAINABLE, roles_of
+from longshort.rounds.collapse import CollapseSettings
+from longshort.rounds.schedule import CARRIED, check_order, rounds_of
+from longshort.rounds.selection import LAST, SELECTION_RULES
+from longshort.solo import INSTRUCTIONS, SOLO
 
 # Whole numbers, at least 1.
 COUNTS = (
@@ -17,7 +23,6 @@ COUNTS = (
     "evaluation.samples",
     "reward.grading_workers",
     "trainer.nnodes",
-    "trainer.total_training_steps",
     "trainer.total_epochs",
 )
 NUMBERS = ("reward.eta", "reward.lambda", "reward.mu.start", "reward.mu.end", "reward.max_error_fraction")
@@ -31,29 +36,33 @@ REFUSED_ESTIMATORS = (
 )
 # Names of one's own are registered by the modules of this variable, so only verl knows them (longshort/registered.py).
 EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"
+SETTINGS_OF_THE_START = "(the recipe)"
 BYPASS_LOSSES = ("ppo_clip", "reinforce")
-# With none, a team only plays.
-TRAINABLE: dict[str, dict[str, tuple[str, ...]]] = {
-    "long_short": {"long": ("long",), "short": ("short",), "both": ("long", "short"), "none": ()}
-}
 
 
 def trained_policies(config: DictConfig) -> tuple[str, ...]:
-    """Names of the policies that ``train`` selects."""
-    return TRAINABLE[config.team.protocol][config.train]
+    """Names of the policies that learn, in any of the rounds."""
+    names = {name for each in rounds_of(config).values() for name in TRAINABLE[each.team.protocol][each.train]}
+    return tuple(name for name in map(str, config.policies) if name in names)
 
 
 def validate(config: DictConfig) -> None:
-    """Raise ``ValueError`` for the first contradiction."""
-    protocol = config.team.protocol
-    choice("team.protocol", protocol, TRAINABLE)
-    choice("train", config.train, TRAINABLE[protocol])
-    roles = sorted({role for trained in TRAINABLE[protocol].values() for role in trained})
-    if sorted(config.policies) != roles:
-        raise ValueError(
-            f"policies={list(config.policies)} are not the roles of team.protocol={protocol}; "
-            f"name them {', '.join(roles)}"
-        )
+    """Raise ``ValueError`` for the first contradiction, of the whole or of a round."""
+    choice("team.protocol", config.team.protocol, TRAINABLE)
+    if not config.rounds:
+        _check(config)
+        return
+    rounds = rounds_of(config)
+    for name, each in rounds.items():
+        try:
+            _check(each)
+        except ValueError as error:
+            raise ValueError(f"rounds.{name}: {error}") from error
+    check_order({SETTINGS_OF_THE_START: config, **rounds})
+
+
+def _check(config: DictConfig) -> None:
+    _check_team(config)
     for key in ("format_of", "length_of"):
         choice(f"reward.{key}", config.reward[key], ("own", "all"))
     estimator = config.algorithm.adv_estimator
@@ -71,9 +80,12 @@ def validate(config: DictConfig) -> None:
     choice("trainer.resume_mode", config.trainer.resume_mode, ("auto", "disable"))
     for key in COUNTS:
         count(key, OmegaConf.select(config, key))
+    if config.trainer.total_training_steps is not None:
+        count("trainer.total_training_steps", config.trainer.total_training_steps)
     for key in NUMBERS:
         number(key, OmegaConf.select(config, key))
-    count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
+    if config.reward.mu.ramp_steps is not None:
+        count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
     for name in config.policies:
         count(f"team.max_turn_tokens.{name}", config.team.max_turn_tokens.get(name))
     given = not OmegaConf.is_missing(config.data, "train_files") and config.data.train_files
@@ -84,10 +96,49 @@ def validate(config: DictConfig) -> None:
             f"trainer.test_freq={config.trainer.test_freq} and val_before_train={config.trainer.val_before_train} ask "
             "for evaluations, but data.val_files is empty; give problems or set them to -1 and false"
         )
+    _check_rounds_end(config)
+    length = dict(config.reward.length)
+    make_length_reward(str(length.pop("name", None)), length)
+    try:
+        CollapseSettings(**config.guard)
+    except TypeError as error:
+        raise ValueError(f"guard: {error}; see longshort/rounds/collapse.py for its settings") from error
     _check_placement(config)
     _check_models(config)
     for name in config.policies:
         check_policy(config, str(name), name in trained_policies(config))
+
+
+def _check_team(config: DictConfig) -> None:
+    team, protocol = config.team, config.team.protocol
+    choice("train", config.train, TRAINABLE[protocol])
+    if sorted(config.policies) != sorted(roles_of(protocol)):
+        raise ValueError(
+            f"policies={list(config.policies)} are not the roles of team.protocol={protocol}; "
+            f"name them {', '.join(roles_of(protocol))}"
+        )
+    if protocol != SOLO:
+        return
+    choice("team.family", team.family, INSTRUCTIONS)
+    if team.max_turn_tokens[SOLO] != team.max_episode_tokens:
+        raise ValueError(
+            f"team.max_turn_tokens.{SOLO}={team.max_turn_tokens[SOLO]} is not "
+            f"team.max_episode_tokens={team.max_episode_tokens}, the limit that the prompt tells; set the latter only"
+        )
+
+
+def _check_rounds_end(config: DictConfig) -> None:
+    """What the selection of a round's checkpoint needs, and what the next round takes over."""
+    choice("selection.rule", config.selection.rule, SELECTION_RULES)
+    number("selection.tolerance", config.selection.tolerance)
+    for carried in config.carry:
+        choice("carry", carried, CARRIED)
+    test, save = config.trainer.test_freq, config.trainer.save_freq
+    if config.selection.rule != LAST and (test < 1 or save < 1 or test % save):
+        raise ValueError(
+            f"selection.rule={config.selection.rule} compares validated checkpoints, but trainer.test_freq={test} and "
+            f"trainer.save_freq={save}; set both, the first to a multiple of the second"
+        )
 
 
 def _check_models(config: DictConfig) -> None:

@@ -12,7 +12,7 @@ from verl.utils.device import get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.rollout import base as rollout_base
 
-from workers import checkpoint
+from workers import checkpoint, renewal
 
 # verl looks its adapter up by this key; ours gives every policy names of its own.
 ROLLOUT_KEY = ("vllm", "async")
@@ -60,3 +60,16 @@ class PolicyWorker(ActorRolloutRefWorker):
     def load_policy(self, folder: str) -> None:
         """Restore ``folder``, whatever the number of ranks that wrote it."""
         checkpoint.load(self.actor.engine, folder)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def load_weights(self, folder: str) -> None:
+        """Restore the weights of ``folder`` alone."""
+        checkpoint.load_weights(self.actor.engine, folder)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def begin_round(self, optim: DictConfig, carry: list[str]) -> None:
+        """A new optimiser with its schedule, and the present weights as reference, but for what is carried on."""
+        if "optimizer" not in carry:
+            renewal.renew_optimizer(self.actor.engine, optim)
+        if "reference" not in carry and getattr(self, "ref", None) is not None:
+            renewal.copy_weights(self.actor.engine, self.ref.engine)

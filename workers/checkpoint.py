@@ -66,23 +66,38 @@ def load(engine: Any, folder: str) -> None:
         _materialise_optimizer(engine)
     tensors, _ = _state(engine)
     dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(source / STATE)))
-    weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
     optimizer = {k: v for k, v in tensors.items() if not k.startswith(MODEL_PREFIX)}
-    # Frozen weights are those of the model the run began with.
-    set_model_state_dict(engine.module, weights, options=StateDictOptions(strict=False))
+    _set_weights(engine, tensors)
     set_optimizer_state_dict(engine.module, engine.optimizer, {**optimizer, **saved["optimizer"]}, options=OPTIONS)
     engine.lr_scheduler.load_state_dict(saved["lr_scheduler"])
     dist.barrier()
 
 
-def _state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Sharded tensors of model and optimiser, and the plain settings (learning rate, betas) that JSON holds."""
-    # Parameters by their first names, so that tied weights are stored once.
+def load_weights(engine: Any, folder: str) -> None:
+    """Restore the weights in place and nothing else; every rank calls it."""
+    tensors = _weights(engine)
+    dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(Path(folder) / STATE)))
+    _set_weights(engine, tensors)
+    dist.barrier()
+
+
+def _set_weights(engine: Any, tensors: dict[str, torch.Tensor]) -> None:
+    weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
+    # Frozen weights are those of the model the run began with.
+    set_model_state_dict(engine.module, weights, options=StateDictOptions(strict=False))
+
+
+def _weights(engine: Any) -> dict[str, torch.Tensor]:
+    """Sharded tensors of what is trained, by first names, so that tied weights are stored once."""
     trained = {name for name, parameter in engine.module.named_parameters() if parameter.requires_grad}
     whole = get_model_state_dict(engine.module, options=StateDictOptions(cpu_offload=True))
-    model = {name: value for name, value in whole.items() if name in trained}
+    return {f"{MODEL_PREFIX}{name}": value for name, value in whole.items() if name in trained}
+
+
+def _state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Sharded tensors of model and optimiser, and the plain settings (learning rate, betas) that JSON holds."""
     optimizer = get_optimizer_state_dict(engine.module, engine.optimizer, options=OPTIONS)
-    tensors = {f"{MODEL_PREFIX}{name}": value for name, value in model.items()}
+    tensors = _weights(engine)
     tensors |= {key: value for key, value in optimizer.items() if isinstance(value, torch.Tensor)}
     return tensors, {key: value for key, value in optimizer.items() if key not in tensors}
 

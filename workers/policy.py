@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class RayPolicy:
         name: role in the team, e.g. ``"long"``.
         config: the policy's ``actor_rollout_ref`` root, resolved.
         pool: device slots.
-        trainable: False for a fixed partner, which holds no optimiser.
+        trainable: False for a partner that is fixed for the whole run, which holds no optimiser.
         shares_devices: whether other policies use the same slots.
     """
 
@@ -47,10 +47,10 @@ class RayPolicy:
         self.name = name
         self.config = config
         self.trainable = trainable
+        self._learns = trainable
         self.tokenizer = tokenizer
         self._pool = pool
-        # The engine of a fixed partner on devices of its own has nobody to make room for.
-        self._sleeps = config.rollout.free_cache_engine and (trainable or shares_devices)
+        self._shares_devices = shares_devices
         self._workers: RayWorkerGroup | None = None
         if not trainable:
             # No actor brings its weights.
@@ -128,13 +128,28 @@ class RayPolicy:
     async def sync_weights(self, step: int) -> None:
         await self._call("update_weights", step)
 
+    async def begin_round(self, learns: bool, optim: Mapping[str, Any], carry: Collection[str]) -> None:
+        assert self.trainable or not learns, f"policy {self.name} is frozen"
+        self._learns = learns
+        if learns:
+            await self._call("begin_round", OmegaConf.create(dict(optim)), list(carry))
+
+    @property
+    def _sleeps(self) -> bool:
+        # The engine of one that does not learn, on devices of its own, has nobody to make room for.
+        return bool(self.config.rollout.free_cache_engine) and (self._learns or self._shares_devices)
+
     async def sleep(self) -> None:
         if self._sleeps:
             await asyncio.gather(*[replica.sleep() for replica in self._replicas])
 
     async def wake_up(self) -> None:
-        """Undo :meth:`sleep` for a frozen policy, whose weights no sync brings back."""
-        if self._sleeps and not self.trainable:
+        """Undo :meth:`sleep`; engines of a policy with workers get their weights from them."""
+        if not self._sleeps or self._learns:
+            return
+        if self.trainable:
+            await self.sync_weights(0)
+        else:
             await asyncio.gather(*[replica.wake_up() for replica in self._replicas])
 
     def save(self, folder: Path) -> None:
@@ -144,6 +159,10 @@ class RayPolicy:
     def load(self, folder: Path) -> None:
         assert self._workers is not None, f"policy {self.name} is frozen"
         self._workers.load_policy(str(folder))
+
+    def load_weights(self, folder: Path) -> None:
+        assert self._workers is not None, f"policy {self.name} is frozen"
+        self._workers.load_weights(str(folder))
 
     def _inference_batch(self, views: Sequence[View], **settings: Any) -> TensorDict:
         rows = [*views, *[filler_view(views[0])] * (-len(views) % self._pool.world_size)]

@@ -16,7 +16,7 @@ from longshort.conversation import as_episode
 from longshort.episode import Problem
 from longshort.model_folder import load_tokenizer
 from longshort.policy_checks import choice
-from longshort.protocol import PROTOCOLS
+from longshort.protocols import protocol_of
 from longshort.stages import Record, StageResult, read_stage, run_stage
 from longshort.thoughts.adaptive import Adaptive, AdaptiveScoring, Request, Split
 from longshort.thoughts.completer import Completer, ModelCompleter
@@ -118,7 +118,7 @@ def _program() -> Completer:
 def _write_episodes(setting: Setting, problems: Mapping[str, Problem], records: Mapping[str, Record]) -> None:
     """Conversations as episodes of the policies, some set apart for validation."""
     config = setting.config
-    protocol = PROTOCOLS[config.team.protocol]
+    protocol = protocol_of(config.team)
     tokenizers = {name: load_tokenizer(config.policies[name], name, protocol) for name in config.policies}
     lines = [
         as_episode(problems[key], record["conversation"], tokenizers, protocol).to_json() + "\n"

@@ -112,7 +112,7 @@ async def run(
 
 
 async def played(run: Run) -> tuple[Episode, ...]:
-    return (await run.trainer.play(run.trainer.order.take(2), 4, run.trainer.settings.sampling)).episodes
+    return (await run.trainer.player.play(run.trainer.order.take(2), 4, run.trainer.settings.sampling)).episodes
 
 
 def views_of(policy: Policy, episodes: tuple[Episode, ...]) -> list[View]:

@@ -54,7 +54,7 @@ async def test_three_full_steps_on_mathematics_train_both_policies_from_the_same
 
 
 async def test_a_partners_turn_reaches_the_reader_in_the_readers_own_tokens(run: Run) -> None:
-    result = await run.trainer.play(run.trainer.order.take(1), 2, run.trainer.settings.sampling)
+    result = await run.trainer.player.play(run.trainer.order.take(1), 2, run.trainer.settings.sampling)
     for episode in result.episodes:
         for turn in episode.turns:
             (reader,) = set(ROLES) - {turn.role}
@@ -63,7 +63,7 @@ async def test_a_partners_turn_reaches_the_reader_in_the_readers_own_tokens(run:
 
 
 async def test_scoring_a_rollout_again_under_its_weights_gives_its_log_probs_back(run: Run) -> None:
-    result = await run.trainer.play(run.trainer.order.take(2), 4, run.trainer.settings.sampling)
+    result = await run.trainer.player.play(run.trainer.order.take(2), 4, run.trainer.settings.sampling)
     for role in ROLES:
         views = [view for episode in result.episodes if (view := episode.view(role)) is not None]
         again = (await run.trainer.policies[role].score(views)).log_probs
@@ -77,13 +77,13 @@ async def test_engines_sample_with_the_actors_weights_only_after_a_sync(run: Run
     policy = run.trainer.policies[role]
 
     async def gap() -> float:
-        played = await run.trainer.play(run.trainer.order.take(2), 2, run.trainer.settings.sampling)
+        played = await run.trainer.player.play(run.trainer.order.take(2), 2, run.trainer.settings.sampling)
         views = [view for episode in played.episodes if (view := episode.view(role)) is not None]
         rows = (await policy.score(views)).log_probs
         pairs = [p for v, row in zip(views, rows, strict=True) for p in zip(v.mask, v.log_probs, row, strict=True)]
         return max(abs(mine - theirs) for sampled, mine, theirs in pairs if sampled)
 
-    played = await run.trainer.play(run.trainer.order.take(4), 4, run.trainer.settings.sampling)
+    played = await run.trainer.player.play(run.trainer.order.take(4), 4, run.trainer.settings.sampling)
     views = [view for episode in played.episodes if (view := episode.view(role)) is not None]
     old = (await policy.score(views)).log_probs
     reference = await policy.reference_scores(views)
@@ -112,7 +112,7 @@ async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    played = await run.trainer.play(run.trainer.order.take(1), 4, run.trainer.settings.sampling)
+    played = await run.trainer.player.play(run.trainer.order.take(1), 4, run.trainer.settings.sampling)
     folder = checkpoints.save(tmp_path, 3, run.learners, {"note": 1})
     assert not [
         file for file in folder.rglob("*") if file.suffix in {".pt", ".bin", ".pkl"} or file.name == ".metadata"

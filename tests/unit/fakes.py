@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 import string
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from longshort.controller import Limits, Member, Sampling, SynergyController
 from longshort.episode import Episode, Ids, Problem, View
@@ -160,6 +161,12 @@ class FakePolicy:
 
     def load(self, folder: Path) -> None:
         self.log.append((self.name, f"load {(folder / 'weights').read_text()}"))
+
+    def load_weights(self, folder: Path) -> None:
+        self.log.append((self.name, f"weights {(folder / 'weights').read_text()}"))
+
+    async def begin_round(self, learns: bool, optim: Mapping[str, Any], carry: Collection[str]) -> None:
+        await self._enter(f"begin {'learning' if learns else 'playing'} {'+'.join(carry)}".strip())
 
     async def _enter(self, call: str) -> None:
         self.log.append((self.name, call))

@@ -186,8 +186,8 @@ def test_a_cut_long_turn_is_closed_masked_without_format_reward_and_play_goes_on
     assert view is not None
     assert view.mask[: len(cut.token_ids) + 1] == (1, 1, 1, 1, 1, 1, 0)
     weights = HybridReward(1.0, 1.0, Ramp(1.0, 1.0, 0))
-    (long,) = group_rewards([episode], [Grade(True, "5")], "long", weights, 1)
-    (short,) = group_rewards([episode], [Grade(True, "5")], "short", weights, 1)
+    (long,) = group_rewards([episode], [Grade(True, "5")], "long", weights, 1.0, [0.0])
+    (short,) = group_rewards([episode], [Grade(True, "5")], "short", weights, 1.0, [0.0])
     assert (long.correct, long.format) == (1.0, 0.0)
     assert (short.correct, short.format) == (1.0, 1.0)
 
@@ -238,7 +238,7 @@ def test_only_a_whole_well_formed_answer_is_rewarded(short: str, limits: Limits,
     assert episode.outcome == outcome
     # The real grader finds the box in some of these texts; the outcome must decide.
     found = grade(episode.final_text, "5")
-    (reward,) = group_rewards([episode], [found], "short", HybridReward(1.0, 0.0, Ramp(0.0, 0.0, 0)), 1)
+    (reward,) = group_rewards([episode], [found], "short", HybridReward(1.0, 0.0, Ramp(0.0, 0.0, 0)), 1.0, [0.0])
     assert reward.total == float(outcome == "answered")
     assert len(episode.turns) == (ROOMY.max_turns if outcome == "turn_limit" else 2)
 

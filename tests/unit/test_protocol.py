@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longshort.protocol import LONG_SHORT, PROTOCOLS, TAGS
+from longshort.protocol import LONG_SHORT, TAGS
+from longshort.protocols import TRAINABLE, protocol_of, roles_of
+from longshort.solo import INSTRUCTIONS, SOLO, solo_protocol
 
 FORM = LONG_SHORT.well_formed
 BLANK = " \t\n\r\u3000"
@@ -135,14 +137,15 @@ def test_long_opens_and_the_closing_tag_says_who_follows() -> None:
     assert LONG_SHORT.closings["short"] == {"</answer>": None, "</rethink>": "long"}
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS.keys())
-def test_every_protocol_can_end_and_names_only_its_own_roles_and_tags(protocol: object) -> None:
-    assert isinstance(protocol, type(LONG_SHORT))
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_every_protocol_can_end_and_names_only_its_own_roles_and_tags(name: str) -> None:
+    protocol = protocol_of({"protocol": name, "max_episode_tokens": 100, "family": "plain"})
     roles = set(protocol.roles)
+    assert roles == set(roles_of(name))
     assert protocol.first in roles
     assert set(protocol.opening) == set(protocol.closings) == roles
     followers = {follower for closings in protocol.closings.values() for follower in closings.values()}
-    assert None in followers
+    assert None in followers or any(protocol.ends_itself(role) for role in roles)
     assert followers - {None} <= roles
     for role in roles:
         assert protocol.stop(role) == tuple(protocol.closings[role])
@@ -154,3 +157,28 @@ def test_each_role_is_told_every_tag_and_which_assistant_it_is() -> None:
         prompt = LONG_SHORT.system_prompts[role]
         assert all(tag in prompt for tag in TAGS)
         assert f"You are the {which} assistant" in prompt
+
+
+@pytest.mark.parametrize("family", INSTRUCTIONS)
+def test_solo_is_told_its_limit_and_answers_after_its_thoughts(family: str) -> None:
+    protocol = solo_protocol(321, family)
+    assert "321 tokens" in protocol.system_prompts[SOLO]
+    assert ("\\boxed{}" in protocol.instructions[SOLO]) == (family != "plain")
+    assert protocol.stop(SOLO) == () and protocol.default_closing(SOLO) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("<think>a</think>b", True),
+        ("a</think>b", True),
+        ("<think>a</think>", False),
+        ("<think> </think>b", False),
+        ("<think>a</think>b</think>c", False),
+        ("<think>a<think></think>b", False),
+        ("<think>a</think><answer>b</answer>", False),
+        ("a", False),
+    ],
+)
+def test_a_solo_turn_is_thoughts_and_an_answer(text: str, good: bool) -> None:
+    assert solo_protocol(9, "plain").well_formed(SOLO, text) == good

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from longshort.episode import Episode, Outcome, Problem, Turn
 from longshort.grading import Grade
+from longshort.length_rewards import Kimi
 from longshort.rewards import (
     HybridReward,
     Ramp,
@@ -25,6 +26,7 @@ from longshort.rewards import (
     group_rewards,
     is_correct,
     kimi_length_rewards,
+    length_group,
 )
 
 RIGHT, WRONG = Grade(True, "5"), Grade(False, "4")
@@ -43,6 +45,15 @@ def episode_of(
     return Episode(Problem("p", "q", "5"), {"long": (1,), "short": (1,)}, turns, outcome)
 
 
+def rewarded(
+    group: list[Episode], grades: list[Grade], role: str, weights: HybridReward, step: int = 1
+) -> list[Reward]:
+    """With the length reward of Kimi k1.5."""
+    correct = [is_correct(episode, grade) for episode, grade in zip(group, grades, strict=True)]
+    lengths = Kimi().of_group(length_group(group, correct, role, weights.length_of, 10_000))
+    return group_rewards(group, grades, role, weights, weights.mu.at(step), lengths)
+
+
 def totals(rewards: Sequence[Reward]) -> list[float]:
     return [reward.total for reward in rewards]
 
@@ -52,14 +63,14 @@ def totals(rewards: Sequence[Reward]) -> list[float]:
 
 @pytest.mark.parametrize("outcome", get_args(Outcome))
 def test_only_an_answered_episode_earns_correctness_although_its_box_is_right(outcome: Outcome) -> None:
-    (reward,) = group_rewards([episode_of(outcome=outcome)], [RIGHT], "short", ONE_EACH, 1)
+    (reward,) = rewarded([episode_of(outcome=outcome)], [RIGHT], "short", ONE_EACH)
     assert reward.correct == float(outcome == "answered")
     assert is_correct(episode_of(outcome=outcome), RIGHT) == (outcome == "answered")
 
 
 def test_an_answered_episode_with_a_wrong_or_missing_answer_earns_none() -> None:
     group = [episode_of(), episode_of()]
-    assert [reward.correct for reward in group_rewards(group, [WRONG, Grade(False, None)], "long", ONE_EACH, 1)] == [
+    assert [reward.correct for reward in rewarded(group, [WRONG, Grade(False, None)], "long", ONE_EACH)] == [
         0.0,
         0.0,
     ]
@@ -71,7 +82,7 @@ def test_an_answered_episode_with_a_wrong_or_missing_answer_earns_none() -> None
 @pytest.mark.parametrize("error", ["crash", "gold", "timeout", "f raised ValueError"])
 def test_a_failed_grade_scores_zero_in_every_part(error: str) -> None:
     broken = Grade(False, "5", error)
-    rewards = group_rewards([episode_of(9), episode_of(3)], [broken, RIGHT], "long", ONE_EACH, 1)
+    rewards = rewarded([episode_of(9), episode_of(3)], [broken, RIGHT], "long", ONE_EACH)
     assert rewards[0] == Reward(0.0, 0.0, 0.0, 0.0)
     assert rewards[1].total == 2.5
     assert failure(episode_of(), broken) == f"grade: {error}"
@@ -80,12 +91,12 @@ def test_a_failed_grade_scores_zero_in_every_part(error: str) -> None:
 def test_an_answer_too_long_to_compare_is_wrong_but_no_failure() -> None:
     grade = Grade(False, "1" * 2000, "too_long")
     assert failure(episode_of(), grade) is None
-    assert group_rewards([episode_of()], [grade], "long", ONE_EACH, 1) == [Reward(0.0, 1.0, 0.0, 1.0)]
+    assert rewarded([episode_of()], [grade], "long", ONE_EACH) == [Reward(0.0, 1.0, 0.0, 1.0)]
 
 
 def test_an_episode_with_an_error_scores_zero_in_every_part() -> None:
     broken = replace(episode_of(), error="engine gone")
-    assert group_rewards([broken], [RIGHT], "long", ONE_EACH, 1) == [Reward(0.0, 0.0, 0.0, 0.0)]
+    assert rewarded([broken], [RIGHT], "long", ONE_EACH) == [Reward(0.0, 0.0, 0.0, 0.0)]
     assert failure(broken, RIGHT) == "engine gone"
 
 
@@ -103,7 +114,7 @@ def test_format_counts_the_trainees_own_turns_or_those_of_all(
     assert follows_template(episode, "long", "own") == own_long
     assert follows_template(episode, "short", "own") == own_short
     for role in ("long", "short"):
-        (reward,) = group_rewards([episode], [WRONG], role, replace(ONE_EACH, format_of="all"), 1)
+        (reward,) = rewarded([episode], [WRONG], role, replace(ONE_EACH, format_of="all"))
         assert reward.format == both
 
 
@@ -175,18 +186,18 @@ def test_lengths_and_verdicts_of_different_number_are_refused() -> None:
 def test_lengths_are_sampled_tokens_of_the_conversation_or_of_the_trainee() -> None:
     group = [episode_of(long=10, short=30), episode_of(long=20, short=10), episode_of(long=30, short=20)]
     grades = [RIGHT] * 3
-    whole = group_rewards(group, grades, "long", ONE_EACH, 1)
-    assert whole == group_rewards(group, grades, "short", ONE_EACH, 1)
+    whole = rewarded(group, grades, "long", ONE_EACH)
+    assert whole == rewarded(group, grades, "short", ONE_EACH)
     # 40, 30 and 50 tokens.
     assert [reward.length for reward in whole] == [0.0, 0.5, -0.5]
     own = replace(ONE_EACH, length_of="own")
-    assert [reward.length for reward in group_rewards(group, grades, "long", own, 1)] == [0.5, 0.0, -0.5]
-    assert [reward.length for reward in group_rewards(group, grades, "short", own, 1)] == [-0.5, 0.5, 0.0]
+    assert [reward.length for reward in rewarded(group, grades, "long", own)] == [0.5, 0.0, -0.5]
+    assert [reward.length for reward in rewarded(group, grades, "short", own)] == [-0.5, 0.5, 0.0]
 
 
 def test_the_controllers_closing_ids_are_no_length() -> None:
     closed = replace(episode_of(), turns=(replace(turn_of("long", 10), closing_ids=(1, 2, 3)), turn_of("short", 5)))
-    rewards = group_rewards([closed, episode_of()], [RIGHT, RIGHT], "long", ONE_EACH, 1)
+    rewards = rewarded([closed, episode_of()], [RIGHT, RIGHT], "long", ONE_EACH)
     assert [reward.length for reward in rewards] == [0.0, 0.0]
 
 
@@ -196,7 +207,7 @@ def test_the_controllers_closing_ids_are_no_length() -> None:
 def test_the_total_is_the_weighted_sum_of_the_parts() -> None:
     weights = HybridReward(eta=2.0, format_weight=0.5, mu=Ramp(0.0, 0.4, 2))
     group = [episode_of(10), episode_of(30, forms=(False, True)), episode_of(20)]
-    rewards = group_rewards(group, [RIGHT, RIGHT, WRONG], "long", weights, 2)
+    rewards = rewarded(group, [RIGHT, RIGHT, WRONG], "long", weights, 2)
     assert [reward.parts() for reward in rewards] == [
         {"correct": 1.0, "format": 1.0, "length": 0.5, "total": pytest.approx(2.0 + 0.5 + 0.2 * 0.5)},
         {"correct": 1.0, "format": 0.0, "length": -0.5, "total": pytest.approx(2.0 - 0.2 * 0.5)},
@@ -207,7 +218,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts() -> None:
 def test_a_group_of_two_problems_is_a_mistake_of_the_program() -> None:
     other = replace(episode_of(), problem=Problem("other", "q", "5"))
     with pytest.raises(AssertionError, match="one problem"):
-        group_rewards([episode_of(), other], [RIGHT, RIGHT], "long", ONE_EACH, 1)
+        rewarded([episode_of(), other], [RIGHT, RIGHT], "long", ONE_EACH)
 
 
 # The ramp

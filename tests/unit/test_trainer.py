@@ -22,6 +22,7 @@ from longshort.episode import Episode, Problem, Turn, View
 from longshort.grading import Grade
 from longshort.lengths import ExpectedLengths
 from longshort.metrics import episode_metrics, kl_metrics, score_metrics
+from longshort.player import Player
 from longshort.policy import TokenScores
 from longshort.rewards import HybridReward, Ramp, Reward
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError, Trainer, TrainerSettings
@@ -69,7 +70,7 @@ def make_trainer(
     )
     controller = controller_of(*generators.values(), limits)
     order = ProblemOrder(problems(count), seed=0)
-    return Trainer(settings, policies, controller, order, grader or FakeGrader(), ExpectedLengths()), policies
+    return Trainer(settings, policies, Player(controller, grader or FakeGrader()), order, ExpectedLengths()), policies
 
 
 # Who learns, and from what
