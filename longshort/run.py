@@ -128,7 +128,7 @@ class Run:
             if number < len(state.record.rounds):
                 continue
             if state.step <= each.first:
-                await self._begin(each, state)
+                await self._begin(number, state)
             stopped = await self._take_steps(each, number, state, log)
             await self._finish(each, state, stopped, log)
         write_summary(self.folder, self.config, self.rounds, state.record, len(self.test), self.display)
@@ -212,7 +212,7 @@ class Run:
             _log(log, 0, _prefixed("val/", before))
         if self.test:
             start = await self.evaluate("testing the start", 0, self.start, self.test, config)
-            record = replace(record, start=start)
+            record = replace(record, start=_lasting(start))
         comparing = [each for each in self.rounds if each.config.selection.rule != LAST]
         measured: dict[tuple[Problem, ...], Candidate] = {}
         for each in comparing:
@@ -227,13 +227,22 @@ class Run:
         state.record = replace(record, began=True, baselines=baselines)
         state.record.save(self.folder)
 
-    async def _begin(self, each: Round, state: _State) -> None:
+    async def _begin(self, number: int, state: _State) -> None:
         """New optimisers and references for those that learn; engines and workers stay up."""
+        each = self.rounds[number]
         state.candidates = []
         each.guard.reset()
         for policy in each.trainer.policies.values():
-            learns = policy in each.trainer.learners
-            await policy.begin_round(learns, _optimizer(each, policy), list(each.config.carry))
+            # Who learns for the first time has nothing to carry on.
+            carry = [what for what in CARRIED if self._origin(policy, number, what) != number]
+            await policy.begin_round(policy in each.trainer.learners, _optimizer(each, policy), carry)
+
+    def _origin(self, policy: Policy, number: int, what: str) -> int:
+        """The round with whose start the optimiser or the reference began that a policy has in round ``number``."""
+        learned = [n for n in range(number + 1) if policy in self.rounds[n].trainer.learners]
+        while len(learned) > 1 and what in self.rounds[learned[-1]].config.carry:
+            learned.pop()
+        return learned[-1] if learned else number
 
     async def _finish(self, each: Round, state: _State, stopped: str | None, log: Sequence[Tracker]) -> None:
         """Select a checkpoint, give its weights to the learners, note and test it."""
@@ -243,11 +252,12 @@ class Run:
             state.weights = {**state.weights, **{policy.name: selected for policy in learners}}
         if selected != state.step:
             await self._go_back(learners, state.weights, self._carries_optimizer(len(state.record.rounds) + 1))
-        test: dict[str, float] = {}
-        if self.test:
+        # A round that keeps its start leaves weights and limits as they were.
+        test = state.record.rounds[-1].test if state.record.rounds else state.record.start
+        if self.test and selected is not None:
             test = await self.evaluate("testing", state.step, each.trainer.player, self.test, each.config)
         finished = FinishedRound(
-            each.name, state.step, stopped, tuple(state.candidates), selected, reason, state.weights, test
+            each.name, state.step, stopped, tuple(state.candidates), selected, reason, state.weights, _lasting(test)
         )
         state.record = replace(state.record, rounds=(*state.record.rounds, finished))
         state.record.save(self.folder)
@@ -347,10 +357,11 @@ class Run:
         saved = json.loads((newest / checkpoints.STATE).read_text())
         within = saved["step"] > each.first
         for policy in self.learners:
-            began = self._reference_round(policy, number)
-            self._load(policy, _weights_before(state.record, began, self.learners)[policy.name], with_optimizer=False)
-            await policy.begin_round(True, _optimizer(each, policy), ())
-            await policy.begin_round(policy in each.trainer.learners, _optimizer(each, policy), CARRIED)
+            reference, optimizer = (self._origin(policy, number, what) for what in ("reference", "optimizer"))
+            weights = _weights_before(state.record, reference, self.learners)
+            self._load(policy, weights[policy.name], with_optimizer=False)
+            await policy.begin_round(True, _optimizer(self.rounds[optimizer], policy), ())
+            await policy.begin_round(policy in each.trainer.learners, {}, CARRIED)
             if not (within and policy in each.trainer.learners):
                 self._load(policy, state.weights[policy.name], self._carries_optimizer(number))
         if within:
@@ -363,13 +374,6 @@ class Run:
         each.trainer.order.load_state_dict(saved["order"])
         each.trainer.lengths.load_state_dict(saved["lengths"])
         state.step = int(saved["step"])
-
-    def _reference_round(self, policy: Policy, number: int) -> int:
-        """The round whose start the policy's reference has in round ``number``."""
-        learned = [n for n in range(number + 1) if policy in self.rounds[n].trainer.learners]
-        while len(learned) > 1 and "reference" in self.rounds[learned[-1]].config.carry:
-            learned.pop()
-        return learned[-1] if learned else 0
 
     def _keep_for_inspection(self, step: int, error: NonFiniteUpdateError) -> None:
         file = self.folder / "failed_updates" / f"step-{step:06d}-{error.policy}.json"
@@ -402,6 +406,11 @@ def _weights_before(record: Record, number: int, policies: Sequence[Policy]) -> 
     return {policy.name: 0 if record.baselines else None for policy in policies}
 
 
+def _lasting(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without what another run of the same models would have otherwise."""
+    return {name: value for name, value in metrics.items() if not name.endswith("per_s")}
+
+
 def _candidate(step: int, metrics: Mapping[str, float]) -> Candidate:
     return Candidate(step, metrics["accuracy"], metrics["tokens_per_episode"], metrics.get(STANDARD_ERROR, math.nan))
 
@@ -411,7 +420,7 @@ def _log(trackers: Sequence[Tracker], step: int, metrics: Mapping[str, float]) -
         tracker.log(step, metrics)
 
 
-def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}{name}": value for name, value in metrics.items()}
 
 

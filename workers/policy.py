@@ -186,7 +186,7 @@ class RayPolicy:
 def _get(method: Any, *args: Any) -> Any:
     output = method(*args)
     # verl returns futures from its non-blocking methods.
-    if isinstance(output, list):
+    if isinstance(output, list) and all(isinstance(each, ray.ObjectRef) for each in output):
         return ray.get(output)
     return output.get() if hasattr(output, "get") and not isinstance(output, TensorDict) else output
 

@@ -29,11 +29,9 @@ def write_summary(
     make = _of_one if config.team.protocol == SOLO else _of_pair
     summary = {"problems": problems, **make(rounds, record)}
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
-    rows = [("start", "", record.start["accuracy"], record.start["tokens_per_episode"])]
-    if record.reasoner:
-        rows.insert(0, ("reasoner", "", record.reasoner["accuracy"], record.reasoner["tokens_per_episode"]))
-    rows += [(r.name, r.reason, r.test["accuracy"], r.test["tokens_per_episode"]) for r in record.rounds]
-    display.table(f"{problems} test problems", ("after", "selected", "accuracy", "tokens per episode"), rows)
+    measured = [("reasoner", record.reasoner), ("start", record.start)] + [(r.name, r.test) for r in record.rounds]
+    rows = [(name, m["accuracy"], m["tokens_per_episode"]) for name, m in measured if m]
+    display.table(f"{problems} test problems", ("after", "accuracy", "tokens per episode"), rows)
 
 
 def _of_one(rounds: Sequence[Round], record: Record) -> dict[str, Any]:
