@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from longshort import checkpoints
 from longshort.config import as_list
 from longshort.controller import Limits, Member, Sampling, SynergyController
 from longshort.correction import RolloutCorrection
@@ -27,6 +28,7 @@ from longshort.player import Player
 from longshort.policy import Policy
 from longshort.protocols import protocol_of
 from longshort.registered import check_registered
+from longshort.resuming import CONFIG, refuse_changes
 from longshort.rewards import HybridReward, Ramp
 from longshort.rounds.collapse import CollapseSettings, CollapseWatch
 from longshort.rounds.schedule import rounds_of, settle_steps
@@ -56,7 +58,9 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
         ExitStack() as open_trackers,
         GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
     ):
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        if config.trainer.resume_mode == "auto" and checkpoints.latest(folder) is not None:
+            refuse_changes(folder, config)
+        (folder / CONFIG).write_text(OmegaConf.to_yaml(config))
 
         @cache
         def problems(files: tuple[str, ...]) -> tuple[Problem, ...]:

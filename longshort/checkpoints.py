@@ -20,8 +20,28 @@ PREFIX = "global_step_"
 STATE = "state.json"
 
 
+class SaveFailedError(RuntimeError):
+    """A checkpoint could not be written; those before it are whole."""
+
+
 def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
-    """Write the checkpoint of ``step`` and return its folder; all policies of a step are one unit."""
+    """Write the checkpoint of ``step`` and return its folder; all policies of a step are one unit.
+
+    Raises:
+        SaveFailedError: the disk refuses.
+    """
+    try:
+        return _save(run, step, policies, state)
+    except OSError as error:
+        reason = error.strerror or str(error).strip().splitlines()[-1]
+        newest = latest(run)
+        raise SaveFailedError(
+            f"the checkpoint of step {step} could not be written to {run} ({reason}); make room and start the same "
+            f"command again, it goes on from {newest.name if newest else 'the beginning'}"
+        ) from error
+
+
+def _save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
     target = folder_of(run, step)
     partial, replaced = run / f".{target.name}.partial", run / f".{target.name}.replaced"
     for leftover in (partial, replaced):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from longshort.checkpoints import SaveFailedError
 from longshort.config import build_config, config_dir
 from longshort.display import Display
 from longshort.sources import SOURCES
@@ -18,6 +20,7 @@ from longshort.stages import ItemsFailedError
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
+TERMINATED = "SIGTERM"
 COLDSTART = "coldstart_playground"
 
 
@@ -38,12 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"longshort: {error}\n")
         return 2
-    except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError, ItemsFailedError) as error:
+    except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError, ItemsFailedError, SaveFailedError) as error:
         sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("longshort: interrupted\n")
         return 130
+    except asyncio.CancelledError:
+        sys.stderr.write("longshort: terminated\n")
+        return 143
     return 0
 
 
@@ -52,7 +58,15 @@ def _run_recipe(options: argparse.Namespace) -> None:
     if options.print_config:
         sys.stdout.write(OmegaConf.to_yaml(config))
     else:
-        asyncio.run(options.play(config))
+        asyncio.run(_until_terminated(options.play(config)))
+
+
+async def _until_terminated(play: Awaitable[None]) -> None:
+    """SIGTERM ends a run as an interrupt does: workers and engines are taken down."""
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel, TERMINATED)
+    await play
 
 
 async def _train(config: DictConfig) -> None:
@@ -93,6 +107,13 @@ async def _demo(config: DictConfig) -> None:
     await demo(config)
 
 
+def _status(options: argparse.Namespace) -> None:
+    from longshort.status import show_status
+
+    with Display() as display:
+        show_status(options.folder, display)
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from longshort.prepare import prepare
 
@@ -129,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-dir", type=Path, default=None, help="folder with recipes of your own")
         sub.add_argument("--print-config", action="store_true", help="print the complete configuration and stop")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    status = commands.add_parser("status", help="where a run stands, from its folder alone")
+    status.set_defaults(run=_status)
+    status.add_argument("folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")
     _add_data(commands)
     return parser
 

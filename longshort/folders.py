@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LOCK = ".lock"
+
 
 @contextmanager
 def sole_use_of(folder: Path) -> Iterator[None]:
@@ -16,7 +18,7 @@ def sole_use_of(folder: Path) -> Iterator[None]:
         ValueError: another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

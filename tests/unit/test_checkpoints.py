@@ -60,7 +60,7 @@ def test_a_save_that_fails_leaves_the_last_step_the_newest_and_can_be_repeated(t
     checkpoints.save(tmp_path, 1, policies("long", "short"), {})
     pair = policies("long", "short")
     pair[1].saves = False
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(checkpoints.SaveFailedError, match=r"step 2 .*\(disk full\); make room.* from global_step_1"):
         checkpoints.save(tmp_path, 2, pair, {})
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_1"
     pair[1].saves = True
@@ -89,7 +89,7 @@ def test_a_step_that_is_to_be_replaced_stays_until_the_new_one_is_complete(tmp_p
     folder = checkpoints.save(tmp_path, 2, policies("long"), {"order": 1})
     (broken,) = policies("long")
     broken.saves = False
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(checkpoints.SaveFailedError, match="disk full"):
         checkpoints.save(tmp_path, 2, [broken], {"order": 2})
     assert checkpoints.latest(tmp_path) == folder
     assert checkpoints.load(folder, policies("long")) == {"step": 2, "order": 1}
