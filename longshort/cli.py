@@ -71,8 +71,10 @@ async def _until_terminated(play: Awaitable[None]) -> None:
 
 async def _train(config: DictConfig) -> None:
     from longshort.assembly import open_run
+    from longshort.rounds.reasoner import measure_reasoner
 
     with Display() as display:
+        await measure_reasoner(config, display)
         async with open_run(config, display) as run:
             await run.fit()
 

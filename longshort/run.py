@@ -309,7 +309,8 @@ class Run:
                 "or trainer.resume_mode=auto to go on with it"
             )
         (self.folder / METRICS).unlink(missing_ok=True)
-        Record().save(self.folder)
+        # The reasoner was measured for this run, before it.
+        Record(reasoner=Record.load(self.folder).reasoner).save(self.folder)
 
     def _save(self, each: Round, state: _State) -> None:
         checkpoints.save(self.folder, state.step, each.trainer.learners, self._state(each, state))

@@ -6,7 +6,7 @@ import os
 
 from omegaconf import DictConfig, OmegaConf
 
-from longshort.length_rewards import make_length_reward
+from longshort.length_rewards import LENGTH_REWARDS, make_length_reward
 from longshort.policy_checks import BY_DEMAND, check_policy, choice, count, engine_size, number
 from longshort.protocols import TRAINABLE, roles_of
 from longshort.rounds.collapse import CollapseSettings
@@ -98,7 +98,9 @@ def _check(config: DictConfig) -> None:
         )
     _check_rounds_end(config)
     length = dict(config.reward.length)
-    make_length_reward(str(length.pop("name", None)), length)
+    name = str(length.pop("name", None))
+    if name in LENGTH_REWARDS or EXTERNAL_MODULES not in os.environ:
+        make_length_reward(name, length)
     try:
         CollapseSettings(**config.guard)
     except TypeError as error:
