@@ -39,7 +39,7 @@ SOLO = [
     "trainer.test_freq=1",
     "data.val_files=['playground:test:6:3']",
     "data.test_files=[]",
-    "~rounds.limit_80",
+    "~rounds.limit_90",
     "selection.tolerance=0.9",
 ]
 CASES = {
