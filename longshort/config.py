@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -67,7 +68,7 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
     composed = [o for o in overrides if _is_composed(o)]
     plain = [o for o in overrides if o not in composed]
     try:
-        _refuse_unknown_keys(_compose(name, [], folder or config_dir()), _compose("base", [], config_dir()), name)
+        _check_keys(name, folder or config_dir())
         raw = _compose(name, plain, folder or config_dir())
         _add_models(raw, composed)
         _keep_roles(raw)
@@ -84,17 +85,18 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
 
 
 def _resolved(raw: DictConfig, composed: Sequence[str], part: DictConfig | None = None) -> DictConfig:
-    """The complete configuration, every policy and model in its own root; ``part`` is what a round changes of them."""
+    """The complete configuration, every policy and model in a root of its own; ``part``: what a round changes."""
     config = deepcopy(raw)
+    groups = GROUPS if part is None else ("policies",)
     roots = {
         group: {
             name: member if ENDPOINT in member else _policy_root(config, group, name, composed, part)
             for name, member in config[group].items()
         }
-        for group in GROUPS
+        for group in groups
     }
     OmegaConf.set_struct(config, False)
-    for group in GROUPS:
+    for group in groups:
         config[group] = roots[group]
     config.rounds = {}
     del config[SHARED_ROOT]
@@ -124,6 +126,17 @@ def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
     search = f"hydra.searchpath=['file://{config_dir()}','file://{verl_config_dir()}']"
     with initialize_config_dir(str(folder.resolve()), version_base=None):
         return compose(name, overrides=[*overrides, search])
+
+
+def _check_keys(name: str, folder: Path) -> None:
+    file = folder / f"{name}.yaml"
+    _check_keys_once(name, folder, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@lru_cache
+def _check_keys_once(name: str, folder: Path, changed: int) -> None:
+    """Whoever builds a recipe again, with other overrides, need not compose it two times more."""
+    _refuse_unknown_keys(_compose(name, [], folder), _compose("base", [], config_dir()), name)
 
 
 def _refuse_unknown_keys(config: DictConfig, base: DictConfig, name: str, path: str = "") -> None:
