@@ -1,4 +1,4 @@
-# make install | demo | test | test-gpu | lint | clean
+# make install | demo | test | test-faults | test-gpu | lint | clean
 # Variables: PYTHON (3.11 or 3.12), TORCH_INDEX (index of CPU wheels of torch), PY (test-gpu: Python of your environment)
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 TORCH_INDEX ?=
@@ -9,7 +9,7 @@ PY ?= $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install demo test test-gpu lint clean
+.PHONY: install demo test test-faults test-gpu lint clean
 
 install: $(STAMP)
 
@@ -27,7 +27,11 @@ demo: install
 	$(BIN)/longshort demo
 
 test: install
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore=tests/faults
+
+# Runs that are killed again and again; a quarter of an hour.
+test-faults: install
+	$(BIN)/python -m pytest tests/faults
 
 # In an environment with the extras gpu and dev; the installation for CPU is not touched.
 test-gpu:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from zlib import crc32
 
 from longshort.advantages import group_advantages
 from longshort.controller import Sampling
@@ -145,6 +146,8 @@ class Trainer:
         for policy, update in zip(learners, updates, strict=True):
             metrics |= reward_metrics(policy.name, rewards[policy.name]) | update
         metrics["reward/mu"] = mu
+        metrics["data/epoch"] = float(self.order.epoch)
+        metrics["data/checksum"] = float(crc32(" ".join(problem.id for problem in problems).encode()))
         metrics["failed_episodes"] = float(len(_failures(graded)))
         metrics |= _speed(graded, synced - started, finished - synced)
         result = StepResult(graded, rewards, metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -59,6 +60,7 @@ def validate(config: DictConfig) -> None:
         except ValueError as error:
             raise ValueError(f"rounds.{name}: {error}") from error
     check_order({SETTINGS_OF_THE_START: config, **rounds})
+    _check_adapters(config, rounds)
 
 
 def _check(config: DictConfig) -> None:
@@ -141,6 +143,18 @@ def _check_rounds_end(config: DictConfig) -> None:
             f"selection.rule={config.selection.rule} compares validated checkpoints, but trainer.test_freq={test} and "
             f"trainer.save_freq={save}; set both, the first to a multiple of the second"
         )
+
+
+def _check_adapters(config: DictConfig, rounds: Mapping[str, DictConfig]) -> None:
+    """With LoRA the reference is the model without its adapter, so no round can renew it."""
+    for name in trained_policies(config):
+        policy = config.policies[name]
+        later = [each for each in list(rounds)[1:] if "reference" not in rounds[each].carry]
+        if policy.model.lora_rank > 0 and policy.actor.use_kl_loss and later:
+            raise ValueError(
+                f"policies.{name}.model.lora_rank={policy.model.lora_rank} with use_kl_loss keeps the base model as "
+                f"reference in round {later[0]} too; set carry=[reference], or use_kl_loss=false"
+            )
 
 
 def _check_models(config: DictConfig) -> None:

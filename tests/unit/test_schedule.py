@@ -92,6 +92,10 @@ def test_epochs_become_steps_once_the_problems_are_counted() -> None:
         ([*TWO, "selection.rule=best"], r"selection\.rule=best"),
         ([*TWO, "selection.rule=shortest"], r"selection\.rule=shortest compares validated checkpoints"),
         ([*TWO, "carry=[weights]"], "carry=weights"),
+        (
+            [*TWO, "actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.actor.use_kl_loss=true"],
+            r"lora_rank=8 with use_kl_loss .* round b too; set carry=\[reference\]",
+        ),
         (["reward.length.name=brief"], "no length reward is named 'brief'"),
         (["+reward.length.scale=3"], "length reward kimi has no setting scale=3"),
         (["guard.window=0"], r"guard\.window=0"),
