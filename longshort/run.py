@@ -130,7 +130,7 @@ class Run:
             if state.step <= each.first:
                 await self._begin(number, state)
             stopped = await self._take_steps(each, number, state, log)
-            await self._finish(each, state, stopped, log)
+            await self._finish(each, state, stopped)
         write_summary(self.folder, self.config, self.rounds, state.record, len(self.test), self.display)
 
     async def evaluate(
@@ -244,7 +244,7 @@ class Run:
             learned.pop()
         return learned[-1] if learned else number
 
-    async def _finish(self, each: Round, state: _State, stopped: str | None, log: Sequence[Tracker]) -> None:
+    async def _finish(self, each: Round, state: _State, stopped: str | None) -> None:
         """Select a checkpoint, give its weights to the learners, note and test it."""
         learners = each.trainer.learners
         selected, reason = _selected(each, state)
@@ -265,9 +265,9 @@ class Run:
             self.display.table(
                 f"round {each.name}: {reason}", ("", ""), [(k, v) for k, v in test.items() if "/" not in k]
             )
-        _log(
-            log, state.step, {**_prefixed("test/", test), "round/selected": float(-1 if selected is None else selected)}
-        )
+        # One line a step is the rule of metrics.jsonl; rounds.json has the same.
+        handed_on = float(-1 if selected is None else selected)
+        _log(self.trackers, state.step, {**_prefixed("test/", test), "round/selected": handed_on})
         self._remove_old(state)
 
     async def _go_back(self, policies: Sequence[Policy], weights: Weights, with_optimizer: bool) -> None:
