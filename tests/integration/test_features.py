@@ -107,7 +107,7 @@ def folder(random_pair: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     # One update a step, so that the loss sees the mismatch alone.
     bypassed += ["actor_rollout_ref.actor.ppo_mini_batch_size=4"]
     bypassed += ["policies.short.actor.policy_loss.loss_mode=vanilla", "policies.long.model.lora.merge=true"]
-    train(folder, plugin, random_pair, *bypassed)
+    train(folder, plugin, random_pair, *bypassed, "trainer.resume_changed=true")
     return folder
 
 
