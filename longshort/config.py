@@ -59,7 +59,7 @@ def build_config(name: str, overrides: Sequence[str] = (), folder: Path | None =
         ValueError: unknown recipe, key or value, in one sentence.
     """
     for override in overrides:
-        if "=" not in override:
+        if "=" not in override and not override.startswith("~"):
             raise ValueError(f"override {override!r} is not key=value; see `longshort train --help`")
         try:
             OverridesParser.create().parse_override(override)

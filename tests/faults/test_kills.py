@@ -21,6 +21,8 @@ import psutil
 from longshort.data import ProblemOrder
 from longshort.playground import generate_problems
 
+# Ray's agents look for their raylet once a minute.
+GONE_S = 150
 KILLS = int(os.environ.get("LONGSHORT_KILLS", "20"))
 STEPS, BATCH, PROBLEMS = 40, 2, 64
 COMMAND = [
@@ -52,7 +54,7 @@ def test_a_run_that_is_killed_again_and_again_ends_and_trains_every_step_once(tm
                 started = psutil.Process(process.pid).children(recursive=True)
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-                _, alive = psutil.wait_procs(started, timeout=60)
+                _, alive = psutil.wait_procs(started, timeout=GONE_S)
                 assert not alive, f"kill {kills} left behind {[child.name() for child in alive]}"
     assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
     assert kills == KILLS, "the run was over before it was killed often enough"
