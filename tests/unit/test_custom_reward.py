@@ -41,7 +41,7 @@ async def test_the_score_takes_the_place_of_correctness(tmp_path: Path) -> None:
     )
     grade = await reward(episode())
     assert (grade.correct, grade.score, grade.error) == (True, 0.25, None)
-    (earned,) = group_rewards([episode()], [grade], "short", WEIGHTS, 1)
+    (earned,) = group_rewards([episode()], [grade], "short", WEIGHTS, 1.0, [0.0])
     assert earned.total == 1.25
 
 
@@ -57,7 +57,7 @@ async def test_rubbish_names_file_function_and_episode_and_scores_nothing(tmp_pa
     grade = await write(tmp_path, body)(episode())
     assert "reward.py:compute_score" in str(grade.error)
     assert "episode p/2" in str(grade.error)
-    assert group_rewards([episode()], [grade], "short", WEIGHTS, 1) == [FAILED]
+    assert group_rewards([episode()], [grade], "short", WEIGHTS, 1.0, [0.0]) == [FAILED]
 
 
 @pytest.mark.parametrize(
