@@ -1,0 +1,88 @@
+"""Runs in processes of their own that are killed, and what they left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+# They look for their raylet once a minute, and leave then.
+RAYS_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+GONE_S = 60
+DETERMINISTIC = [
+    "actor_rollout_ref.rollout.max_num_seqs=1",
+    "actor_rollout_ref.rollout.enable_prefix_caching=false",
+    "actor_rollout_ref.rollout.n=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+    "data.train_batch_size=2",
+    "trainer.save_freq=1",
+]
+Moment = Callable[[Path], bool]
+
+
+def text_of(file: Path) -> str:
+    """Its text, empty where it is not there yet."""
+    return file.read_text() if file.is_file() else ""
+
+
+def start(folder: Path, recipe: str, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
+    """``longshort train`` into ``folder``, its output in a file beside it."""
+    command = [sys.executable, "-m", "longshort.train", "--config-name", recipe, *overrides]
+    with (folder.parent / f"{folder.name}.log").open("a") as log:
+        return subprocess.Popen(
+            [*command, f"trainer.default_local_dir={folder}"],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of the driver; all that it started has to be gone soon after."""
+    started = {child: child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ours = [child for child, name in started.items() if name.strip() not in RAYS_AGENTS]
+    _, alive = psutil.wait_procs(ours, timeout=GONE_S)
+    assert not alive, f"left behind: {[started[child] for child in alive]}"
+
+
+def steps_of(folder: Path) -> dict[int, dict[str, float]]:
+    """By step, the last line of the log, without times, speeds and memory."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        line["step"]: {key: value for key, value in line.items() if not re.search("time|per_s$|perf/|mfu$", key)}
+        for line in lines
+        if "reward/mu" in line
+    }
+
+
+def check_exact(tmp_path: Path, recipe: str, overrides: Sequence[str], moments: Sequence[Moment]) -> None:
+    """A run that is killed at every moment and started again writes what an undisturbed one beside it writes."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = [*DETERMINISTIC, *overrides]
+    undisturbed = start(whole, recipe, settings)
+    for reached in moments:
+        process, deadline = start(killed, recipe, settings), time.monotonic() + 400
+        while not reached(killed):
+            assert process.poll() is None, text_of(tmp_path / "killed.log")[-3000:]
+            assert time.monotonic() < deadline, "the moment does not come"
+            time.sleep(0.05)
+        kill(process)
+    assert start(killed, recipe, settings).wait() == 0, text_of(tmp_path / "killed.log")[-3000:]
+    assert undisturbed.wait() == 0, text_of(tmp_path / "whole.log")[-3000:]
+    assert text_of(tmp_path / "killed.log").count("resuming from") >= len(moments)
+    wanted, found = steps_of(whole), steps_of(killed)
+    assert sorted(found) == sorted(wanted) == list(range(1, len(wanted) + 1))
+    for step in wanted:
+        assert found[step] == wanted[step], f"step {step}"
+    records = [json.loads((folder / "rounds.json").read_text())["rounds"] for folder in (whole, killed)]
+    assert records[0] == records[1]
