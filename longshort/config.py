@@ -237,6 +237,8 @@ def _apply(root: DictConfig, override: str, prefix: str) -> None:
     parsed = OverridesParser.create().parse_override(override)
     if parsed.is_sweep_override():
         raise ValueError(f"override {override!r} gives several values; give one, or a list in brackets")
+    if parsed.is_delete():
+        raise ValueError(f"override {override!r} takes away a key that every policy has; give it a value")
     key = f"{SHARED_ROOT}.{parsed.key_or_group.removeprefix(prefix)}"
     value = parsed.value()
     if parsed.is_add() or parsed.is_force_add():

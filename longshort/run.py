@@ -49,6 +49,7 @@ class Round:
         trainer: trains the policies that learn in it.
         validation: problems that its checkpoints are compared on.
         first: steps of the run that its schedule puts before it.
+        guard: watches for collapse.
     """
 
     name: str
@@ -175,7 +176,7 @@ class Run:
             if alarm is not None:
                 metrics["guard/alarms"] = 1.0
                 self.display.table(
-                    f"step {step}: the guard {alarm.action}s", ("sign",), [(sign,) for sign in alarm.signs]
+                    f"step {step}: guard, action {alarm.action}", ("sign",), [(sign,) for sign in alarm.signs]
                 )
                 each.trainer.mu_scale = each.guard.mu_scale
             if each.is_due(settings.test_freq, step):
@@ -341,12 +342,17 @@ class Run:
         """Go on from the newest checkpoint, where asked to."""
         record = Record.load(self.folder)
         newest = checkpoints.latest(self.folder) if self.config.trainer.resume_mode == "auto" else None
+        if newest is None:
+            # What rounds wrote down is of no use without their weights.
+            return _State(Record(reasoner=record.reasoner), _weights_before(Record(), 0, self.learners))
         over = record.rounds
         if over and over[-1].stopped is None and over[-1].last_step < self.rounds[len(over) - 1].last:
             # The last round was made longer.
             over = over[:-1]
         state = _State(replace(record, rounds=over), _weights_before(record, len(over), self.learners))
-        if newest is not None and len(over) < len(self.rounds):
+        if len(over) == len(self.rounds):
+            self.display.stage(f"nothing is left to do: all {len(over)} rounds of {self.folder} are over")
+        else:
             self.display.stage(f"resuming from {newest}")
             async with self._engines_asleep():
                 await self._return(len(over), newest, state)
@@ -389,6 +395,8 @@ def _selected(each: Round, state: _State) -> tuple[int | None, str]:
     settings = each.config.selection
     if settings.rule == LAST:
         return state.step, "the last step"
+    if not state.candidates:
+        return None, "it was stopped before a checkpoint was validated, so the round's start is kept"
     choice = choose(settings.rule, state.candidates, state.record.baselines[each.name], settings.tolerance)
     return None if choice.selected is None else choice.selected.step, choice.reason
 

@@ -255,3 +255,25 @@ async def test_a_longer_last_round_is_gone_on_with(tmp_path: Path) -> None:
     await open_fake(tmp_path, "local", ["trainer.total_training_steps=4", "trainer.save_freq=1"]).fit()
     assert sorted(steps_of(tmp_path)) == [1, 2, 3, 4]
     assert [each.last_step for each in Record.load(tmp_path).rounds] == [4]
+
+
+async def test_a_round_stopped_before_a_checkpoint_was_validated_keeps_its_start(tmp_path: Path) -> None:
+    guarded = [*SOLO, "guard.action=stop", "guard.window=1", "guard.min_tokens=1000", "trainer.test_freq=4"]
+    await open_fake(tmp_path, "thinkprune_playground", guarded).fit()
+    record = Record.load(tmp_path)
+    assert [(each.last_step, each.selected) for each in record.rounds] == [(1, None), (5, None), (9, None)]
+    assert all("before a checkpoint was validated" in each.reason for each in record.rounds)
+
+
+async def test_a_run_without_checkpoints_begins_anew_and_a_finished_one_does_nothing(tmp_path: Path) -> None:
+    settings = ["trainer.total_training_steps=2"]
+    for _ in range(2):
+        run = open_fake(tmp_path / "unsaved", "local", settings)
+        await run.fit()
+        assert all(len(policy.updates) == 2 for policy in run.trainer.policies.values() if isinstance(policy, Learner))
+    for updates in (2, 0):
+        run = open_fake(tmp_path / "saved", "local", [*settings, "trainer.save_freq=1"])
+        await run.fit()
+        assert all(
+            len(policy.updates) == updates for policy in run.trainer.policies.values() if isinstance(policy, Learner)
+        )
