@@ -143,7 +143,7 @@ def make_trainer(policy: Any, settings: TrainerSettings) -> Trainer:
 async def learn(trainer: Trainer, batch: tuple[GradedEpisodes, list[Reward]]) -> float:
     """Seconds of one policy's part of a training step."""
     started = time.perf_counter()
-    await trainer._learn(trainer.policies[ROLE], *batch, step=1)
+    await trainer._learn(trainer.policies[ROLE], *batch)
     return time.perf_counter() - started
 
 
