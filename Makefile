@@ -29,7 +29,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest tests --ignore=tests/faults
 
-# Runs that are killed again and again; a quarter of an hour.
+# Runs that are killed again and again; too long for `test`.
 test-faults: install
 	$(BIN)/python -m pytest tests/faults
 

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time."""
+"""The folder of a run: one process at a time, and files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOCK = ".lock"
+_LOCK = ".lock"
 
 
 @contextmanager
@@ -18,9 +18,28 @@ def sole_use_of(folder: Path) -> Iterator[None]:
         ValueError: another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"the folder {folder} is in use by another run; choose another or wait for it") from None
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a run holds ``folder`` now."""
+    if not (folder / _LOCK).is_file():
+        return False
+    with (folder / _LOCK).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write ``text`` at once: a reader finds the former content or this."""
+    temporary = file.with_name(f".{file.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)

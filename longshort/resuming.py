@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from longshort.rounds.schedule import leaves
 
 CONFIG = "config.yaml"
 # Settings that decide what is learned from what. Devices, engines, cadences and trackers may change.
@@ -31,8 +31,8 @@ def refuse_changes(folder: Path, config: DictConfig) -> None:
     """ValueError where the run in ``folder`` was begun with other settings, and the change decides what is learned."""
     if not (folder / CONFIG).is_file() or config.trainer.resume_changed:
         return
-    before = dict(_leaves(OmegaConf.to_container(OmegaConf.load(folder / CONFIG))))
-    now = dict(_leaves(OmegaConf.to_container(config)))
+    before = dict(leaves(OmegaConf.to_container(OmegaConf.load(folder / CONFIG))))
+    now = dict(leaves(OmegaConf.to_container(config)))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and _matters(key)]
     if changed:
         key = changed[0]
@@ -46,11 +46,3 @@ def refuse_changes(folder: Path, config: DictConfig) -> None:
 def _matters(key: str) -> bool:
     matching = (fnmatchcase(key, pattern) for pattern in MATTERING)
     return any(matching) and not any(fnmatchcase(key, pattern) for pattern in HARMLESS)
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, child in value.items():
-            yield from _leaves(child, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value

@@ -30,12 +30,11 @@ from longshort.rounds.schedule import CARRIED
 from longshort.rounds.selection import LAST, Candidate, choose
 from longshort.rounds.summary import write_summary
 from longshort.trackers import Tracker, TranscriptTracker
-from longshort.tracking import MetricsLog, TranscriptLog, write_episodes
+from longshort.tracking import METRICS, MetricsLog, TranscriptLog, write_episodes
 from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
 
 # Evaluation draws its seeds apart from every training step.
 EVALUATION_STEP = -1
-METRICS = "metrics.jsonl"
 STANDARD_ERROR = "standard_error"
 
 
@@ -145,17 +144,15 @@ class Run:
         """Accuracy, tokens and turns after ``step``, the same seeds every time; by default of the first round."""
         self.display.stage(stage)
         config = config or self.rounds[0].config
-        settings = config.evaluation
-        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, config.seed, EVALUATION_STEP)
+        samples = config.evaluation.samples
         problems = self.validation if problems is None else problems
         player = player or self.trainer.player
-        graded = await player.play(problems, settings.samples, sampling, self.display.advance)
+        graded = await player.play(problems, samples, evaluation_sampling(config), self.display.advance)
         metrics = episode_metrics(graded.episodes, graded.correct)
         if folder := config.trainer.validation_data_dir:
             write_episodes(folder, step, graded.episodes, [float(right) for right in graded.correct])
         metrics["tokens_per_s"] = sum(episode.tokens for episode in graded.episodes) / graded.seconds
         if len(problems) > 1:
-            samples = settings.samples
             groups = [graded.correct[i : i + samples] for i in range(0, len(graded.correct), samples)]
             metrics[STANDARD_ERROR] = clustered_standard_error(groups)
         return metrics
@@ -190,10 +187,10 @@ class Run:
             self.display.step(step, total, metrics, each.name)
             self._show(each, result, step, transcripts)
             state.step = step
-            ends = step == each.last or (alarm is not None and alarm.action == "stop")
-            if each.is_due(settings.save_freq, step) or (ends and len(self.rounds) > 1):
+            stops = alarm is not None and alarm.action == "stop"
+            if each.is_due(settings.save_freq, step) or ((stops or step == each.last) and len(self.rounds) > 1):
                 self._save(each, state)
-            if alarm is not None and alarm.action == "stop":
+            if alarm is not None and stops:
                 return "; ".join(alarm.signs)
         return None
 
@@ -367,6 +364,7 @@ class Run:
             reference, optimizer = (self._origin(policy, number, what) for what in ("reference", "optimizer"))
             weights = _weights_before(state.record, reference, self.learners)
             self._load(policy, weights[policy.name], with_optimizer=False)
+            # First what an earlier round's start gave it, then whether it learns in this one.
             await policy.begin_round(True, _optimizer(self.rounds[optimizer], policy), ())
             await policy.begin_round(policy in each.trainer.learners, {}, CARRIED)
             if not (within and policy in each.trainer.learners):
@@ -388,6 +386,12 @@ class Run:
         samples = [asdict(sample) for sample in error.samples]
         file.write_text(json.dumps({"metrics": {k: str(v) for k, v in error.metrics.items()}, "samples": samples}))
         error.add_note(f"what it was computed from is in {file}")
+
+
+def evaluation_sampling(config: DictConfig) -> Sampling:
+    """How ``evaluation`` samples: with the same seeds after every step."""
+    settings = config.evaluation
+    return Sampling(settings.temperature, settings.top_p, settings.top_k, config.seed, EVALUATION_STEP)
 
 
 def _selected(each: Round, state: _State) -> tuple[int | None, str]:

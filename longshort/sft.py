@@ -33,11 +33,10 @@ from longshort.policy import Policy
 from longshort.protocols import protocol_of
 from longshort.supervised import LOSS, Schedule, fit
 from longshort.trackers import Tracker, make_trackers
-from longshort.tracking import MetricsLog
+from longshort.tracking import METRICS, MetricsLog
 from longshort.validation import trained_policies
 
 BEST = "best"
-METRICS = "metrics.jsonl"
 
 
 async def sft(config: DictConfig, display: Display) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from longshort.folders import sole_use_of
+from longshort.folders import sole_use_of, write_whole
 from longshort.generation import GenerationFailedError
 
 Item = TypeVar("Item")
@@ -216,9 +216,8 @@ class _Files:
         self.partial.unlink(missing_ok=True)
 
     def note(self, settings: Mapping[str, Any], items: int | None, failed: Mapping[str, str]) -> None:
-        temporary = self.about.with_name(f".{self.about.name}.new")
-        temporary.write_text(json.dumps({"settings": dict(settings), "items": items, "failed": dict(failed)}, indent=2))
-        temporary.replace(self.about)
+        facts = {"settings": dict(settings), "items": items, "failed": dict(failed)}
+        write_whole(self.about, json.dumps(facts, indent=2))
 
 
 def _line(key: str, record: Record) -> str:

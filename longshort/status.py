@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from longshort import checkpoints
 from longshort.display import Display
-from longshort.folders import LOCK
+from longshort.folders import is_held
 from longshort.resuming import CONFIG
 from longshort.rounds.record import FinishedRound, Record
 from longshort.rounds.schedule import rounds_of
-from longshort.tracking import read_metrics
+from longshort.tracking import METRICS, read_metrics
 
-METRICS = "metrics.jsonl"
 SHOWN = ("accuracy", "tokens_per_episode", "reward/mean")
 
 
@@ -47,7 +45,7 @@ def show_status(folder: Path, display: Display) -> None:
     display.table(str(folder), ("round", "trains", "steps", "state", "selected"), rows)
     saved = checkpoints.steps(folder)
     facts: list[tuple[object, ...]] = [
-        ("running", "yes" if _is_held(folder) else "no"),
+        ("running", "yes" if is_held(folder) else "no"),
         ("newest step", now),
         ("newest checkpoint", f"{checkpoints.PREFIX}{saved[-1]}" if saved else "none"),
     ]
@@ -59,14 +57,3 @@ def _selected(over: FinishedRound | None) -> object:
     if over is None:
         return ""
     return "its start" if over.selected is None else over.selected
-
-
-def _is_held(folder: Path) -> bool:
-    if not (folder / LOCK).is_file():
-        return False
-    with (folder / LOCK).open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False

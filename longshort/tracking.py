@@ -17,6 +17,9 @@ from longshort.episode import Episode
 
 log = logging.getLogger(__name__)
 
+# In the folder of a run.
+METRICS = "metrics.jsonl"
+
 
 class MetricsLog:
     """Appends to a file of metrics, one JSON object per line: ``{"step": 3, "accuracy": 0.5, "reward/mean": null}``.

@@ -43,7 +43,8 @@ BYPASS_LOSSES = ("ppo_clip", "reinforce")
 
 def trained_policies(config: DictConfig) -> tuple[str, ...]:
     """Names of the policies that learn, in any of the rounds."""
-    names = {name for each in rounds_of(config).values() for name in TRAINABLE[each.team.protocol][each.train]}
+    trains = [each.train for each in config.rounds.values()] or [config.train]
+    names = {name for train in trains for name in TRAINABLE[config.team.protocol][train]}
     return tuple(name for name in map(str, config.policies) if name in names)
 
 

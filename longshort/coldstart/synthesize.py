@@ -14,6 +14,7 @@ from longshort.coldstart.score import adaptive_of, scored_chains
 from longshort.coldstart.setting import Setting
 from longshort.conversation import as_episode
 from longshort.episode import Problem
+from longshort.folders import write_whole
 from longshort.model_folder import load_tokenizer
 from longshort.policy_checks import choice
 from longshort.protocols import protocol_of
@@ -130,6 +131,4 @@ def _write_episodes(setting: Setting, problems: Mapping[str, Problem], records: 
     random.Random(config.seed).shuffle(lines)
     apart = max(1, round(len(lines) * config.coldstart.synthesize.validation))
     for name, part in ((VALIDATION, lines[:apart]), (TRAIN, lines[apart:])):
-        temporary = setting.folder / f".{name}.new"
-        temporary.write_text("".join(part), encoding="utf-8")
-        temporary.replace(setting.folder / name)
+        write_whole(setting.folder / name, "".join(part))

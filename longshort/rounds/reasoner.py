@@ -9,14 +9,14 @@ from omegaconf import DictConfig
 
 from longshort.coldstart.setting import opener, tokenizer_of
 from longshort.config import as_list
-from longshort.controller import Limits, Member, Sampling, SynergyController
+from longshort.controller import Limits, Member, SynergyController
 from longshort.data import load_problems
 from longshort.display import Display
 from longshort.grading_pool import GradingPool
 from longshort.metrics import episode_metrics
 from longshort.player import Player
 from longshort.rounds.record import Record
-from longshort.run import EVALUATION_STEP
+from longshort.run import evaluation_sampling
 from longshort.solo import SOLO, solo_protocol
 
 REASONER = "reasoner"
@@ -35,15 +35,15 @@ async def measure_reasoner(config: DictConfig, display: Display) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     problems = load_problems(as_list(config.data.test_files), config.data.on_error).problems
-    limit, settings = config.coldstart.distill.max_tokens, config.evaluation
+    limit = config.coldstart.distill.max_tokens
     protocol = solo_protocol(limit, config.team.family)
     tokenizer = tokenizer_of(config, REASONER)
     with GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader:
         async with opener(config, display)(REASONER) as generator:
             member = Member(generator, tokenizer, limit + config.data.max_prompt_length)
             player = Player(SynergyController(protocol, {SOLO: member}, Limits(1, {SOLO: limit}, limit)), grader)
-            sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, config.seed, EVALUATION_STEP)
+            sampling = evaluation_sampling(config)
             display.stage("testing the reasoner")
-            graded = await player.play(problems, settings.samples, sampling, display.advance)
+            graded = await player.play(problems, config.evaluation.samples, sampling, display.advance)
     metrics = episode_metrics(graded.episodes, graded.correct)
-    replace(Record.load(folder), reasoner=metrics).save(folder)
+    replace(known, reasoner=metrics).save(folder)

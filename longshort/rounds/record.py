@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from longshort.folders import write_whole
 from longshort.rounds.selection import Candidate
 
 FILE = "rounds.json"
@@ -60,9 +61,7 @@ class Record:
 
     def save(self, folder: Path) -> None:
         """Write it at once: a reader finds the former one or this."""
-        temporary = folder / f".{FILE}.new"
-        temporary.write_text(json.dumps(asdict(self), indent=1))
-        temporary.replace(folder / FILE)
+        write_whole(folder / FILE, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> Record:

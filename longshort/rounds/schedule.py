@@ -75,7 +75,9 @@ def settle_steps(config: DictConfig, problems: int) -> None:
 
 def refuse_fixed_keys(name: str, part: DictConfig) -> None:
     """ValueError for a key of a round that does not differ between rounds."""
-    for key in _leaves(OmegaConf.to_container(part)):
+    for key, value in leaves(OmegaConf.to_container(part)):
+        if value == {}:
+            continue
         fixed = not any(f"{key}.".startswith(f"{changeable}.") for changeable in CHANGEABLE)
         if fixed and not _is_optimisers(key.split(".")):
             raise ValueError(
@@ -89,12 +91,13 @@ def _is_optimisers(path: list[str]) -> bool:
     return ".".join(below[:2]) == OPTIMISER
 
 
-def _leaves(part: Any, path: str = "") -> Iterator[str]:
-    if not isinstance(part, Mapping):
-        yield path
-        return
-    for key, value in part.items():
-        yield from _leaves(value, f"{path}.{key}" if path else str(key))
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their dotted keys; lists and empty mappings count as settings."""
+    if isinstance(value, Mapping) and value:
+        for key, child in value.items():
+            yield from leaves(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
 
 
 def check_order(rounds: Mapping[str, DictConfig]) -> None:

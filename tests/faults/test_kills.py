@@ -1,7 +1,6 @@
 """SIGKILL of the driver at random moments of a run on the real stack, the same command again after each.
 
-``make test-faults`` runs it, ``make test`` does not: it takes a quarter of an hour. ``LONGSHORT_KILLS`` is how often
-it kills.
+``make test-faults`` runs it; for ``make test`` it takes too long. ``LONGSHORT_KILLS`` is how often it kills.
 Not proved here: that the steps equal those of an undisturbed run (``tests/integration/test_rounds.py``).
 """
 

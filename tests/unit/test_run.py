@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fakes import EOS, FakeGenerator, FakeGrader, FakePolicy, FakeTokenizer, Request, problems
+from killed_runs import steps_of
 from omegaconf import DictConfig
 
 from longshort.config import build_config
@@ -148,16 +149,6 @@ def open_fake(folder: Path, recipe: str, overrides: Sequence[str], kill_at: int 
         rounds.append(Round(name, each, trainer, tuple(problems(3)), first, guard))
     folder.mkdir(exist_ok=True)
     return Run(config, tuple(rounds), player(config), tuple(problems(2)), Display(), folder)
-
-
-def steps_of(folder: Path) -> dict[float, dict[str, float]]:
-    """By step, what its last line says of it, without times."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found: dict[float, dict[str, float]] = {}
-    for line in lines:
-        if "reward/mu" in line:
-            found[line["step"]] = {k: v for k, v in line.items() if "time" not in k and not k.endswith("per_s")}
-    return found
 
 
 async def test_each_round_trains_whom_it_names_with_its_own_optimiser_and_goes_on_from_the_last(tmp_path: Path) -> None:
