@@ -122,11 +122,13 @@ class Run:
             self._start_anew()
         log: list[Tracker] = [MetricsLog(self.folder / METRICS), *self.trackers]
         state = await self._resume()
-        if not state.record.began:
-            await self._measure_start(state, log)
         for number, each in enumerate(self.rounds):
             if number < len(state.record.rounds):
                 continue
+            for tracker in self.trackers:
+                tracker.begin_round(number, each.name)
+            if not state.record.began:
+                await self._measure_start(state, log)
             if state.step <= each.first:
                 await self._begin(number, state)
             stopped = await self._take_steps(each, number, state, log)
@@ -343,6 +345,11 @@ class Run:
             # What rounds wrote down is of no use without their weights.
             return _State(Record(reasoner=record.reasoner), _weights_before(Record(), 0, self.learners))
         over = record.rounds
+        if len(over) > len(self.rounds):
+            raise ValueError(
+                f"{len(over)} rounds of {self.folder} are over, but the recipe has {len(self.rounds)}; give it the others "
+                "again, or choose another trainer.default_local_dir"
+            )
         if over and over[-1].stopped is None and over[-1].last_step < self.rounds[len(over) - 1].last:
             # The last round was made longer.
             over = over[:-1]

@@ -19,40 +19,62 @@ class Tracker(Protocol):
 
 
 class TranscriptTracker(Tracker, Protocol):
+    def begin_round(self, number: int, name: str) -> None:
+        """What is logged from now on belongs to this round of the recipe, counted from 0."""
+        ...
+
     def transcripts(self, step: int, shown: Mapping[str, str]) -> None:
         """Show some conversations by name."""
         ...
 
 
 class WandbTracker:
-    """One wandb run per folder: a resumed run goes on under its id."""
+    """One wandb run per folder, or per round where there are some, in one group; resumed, they go on under their ids."""
 
     def __init__(self, folder: Path, config: DictConfig, stack: ExitStack) -> None:
-        import wandb
+        file = folder / RUN_ID
+        if not file.exists():
+            file.write_text(secrets.token_hex(4))
+        self._folder, self._config = folder, config
+        self._id, self._name = file.read_text().strip(), config.trainer.experiment_name
+        self._run: Any = None
+        stack.callback(self._finish)
 
-        name = folder / RUN_ID
-        if not name.exists():
-            name.write_text(secrets.token_hex(4))
-        settings = config.trainer
-        self._run = wandb.init(
-            project=settings.project_name,
-            name=settings.experiment_name,
-            group=settings.group_name,
-            id=name.read_text().strip(),
-            resume="allow",
-            dir=str(folder),
-            config=cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)),
-        )
-        stack.callback(self._run.finish)
+    def begin_round(self, number: int, name: str) -> None:
+        self._finish()
+        if name:
+            self._id = f"{(self._folder / RUN_ID).read_text().strip()}-{number + 1}"
+            self._name = f"{self._config.trainer.experiment_name}/{name}"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._run.log(dict(metrics), step=step)
+        self._open().log(dict(metrics), step=step)
 
     def transcripts(self, step: int, shown: Mapping[str, str]) -> None:
         import wandb
 
         table = wandb.Table(columns=["episode", "conversation"], data=[list(item) for item in shown.items()])
-        self._run.log({"transcripts": table}, step=step)
+        self._open().log({"transcripts": table}, step=step)
+
+    def _open(self) -> Any:
+        if self._run is None:
+            import wandb
+
+            settings = self._config.trainer
+            self._run = wandb.init(
+                project=settings.project_name,
+                name=self._name,
+                group=settings.group_name or settings.experiment_name,
+                id=self._id,
+                resume="allow",
+                dir=str(self._folder),
+                config=cast("dict[str, Any]", OmegaConf.to_container(self._config, resolve=True)),
+            )
+        return self._run
+
+    def _finish(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
 
 
 class TensorboardTracker:
@@ -63,6 +85,9 @@ class TensorboardTracker:
 
         self._writer = SummaryWriter(str(folder / "tensorboard"))
         stack.callback(self._writer.close)
+
+    def begin_round(self, number: int, name: str) -> None:
+        """Steps are counted through all rounds, so one curve shows them."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

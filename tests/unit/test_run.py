@@ -248,6 +248,12 @@ async def test_a_longer_last_round_is_gone_on_with(tmp_path: Path) -> None:
     assert [each.last_step for each in Record.load(tmp_path).rounds] == [4]
 
 
+async def test_a_recipe_with_fewer_rounds_than_are_over_is_refused(tmp_path: Path) -> None:
+    await open_fake(tmp_path, "local", PAIR).fit()
+    with pytest.raises(ValueError, match="3 rounds of .* are over, but the recipe has 1"):
+        await open_fake(tmp_path, "local", ["trainer.total_training_steps=2", "trainer.save_freq=1"]).fit()
+
+
 async def test_a_round_stopped_before_a_checkpoint_was_validated_keeps_its_start(tmp_path: Path) -> None:
     guarded = [*SOLO, "guard.action=stop", "guard.window=1", "guard.min_tokens=1000", "trainer.test_freq=4"]
     await open_fake(tmp_path, "thinkprune_playground", guarded).fit()

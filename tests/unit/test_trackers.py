@@ -43,11 +43,30 @@ def test_auto_tracks_with_wandb_only_where_it_is_set_up(tmp_path: Path, monkeypa
 
 def test_a_resumed_run_keeps_its_wandb_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    for _ in range(2):
+    for step in range(2):
         with ExitStack() as stack:
-            make_trackers(config("wandb"), tmp_path, stack)
+            (tracker,) = make_trackers(config("wandb"), tmp_path, stack)
+            tracker.log(step, {"accuracy": 0.5})
     run_id = (tmp_path / RUN_ID).read_text()
-    assert {folder.name.split("-")[3] for folder in tmp_path.glob("wandb/offline-run-*")} == {run_id}
+    assert wandb_ids(tmp_path) == {run_id}
+
+
+def test_each_round_is_a_wandb_run_of_its_own_and_goes_on_under_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for rounds in ((0, 1), (1,)):
+        with ExitStack() as stack:
+            (tracker,) = make_trackers(config("wandb"), tmp_path, stack)
+            for number in rounds:
+                tracker.begin_round(number, f"round {number}")
+                tracker.log(number, {"accuracy": 0.5})
+    run_id = (tmp_path / RUN_ID).read_text()
+    assert wandb_ids(tmp_path) == {f"{run_id}-1", f"{run_id}-2"}
+
+
+def wandb_ids(folder: Path) -> set[str]:
+    return {file.stem.removeprefix("run-") for file in folder.glob("wandb/offline-run-*/*.wandb")}
 
 
 def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
