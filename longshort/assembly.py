@@ -116,12 +116,13 @@ def _length_reward(config: DictConfig) -> LengthReward:
 def _controller(
     config: DictConfig, policies: Mapping[str, Policy], contexts: Mapping[str, int], lengths: ExpectedLengths
 ) -> SynergyController:
+    fixed, learners = config.team.partner_temperature, trained_policies(config)
     members = {
         name: Member(
             policy.generator,
             policy.tokenizer,
             contexts[name],
-            rollout.temperature,
+            rollout.temperature if fixed is None or name in learners else fixed,
             rollout.top_p,
             rollout.top_k,
         )

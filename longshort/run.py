@@ -347,8 +347,8 @@ class Run:
         over = record.rounds
         if len(over) > len(self.rounds):
             raise ValueError(
-                f"{len(over)} rounds of {self.folder} are over, but the recipe has {len(self.rounds)}; give it the others "
-                "again, or choose another trainer.default_local_dir"
+                f"{len(over)} rounds of {self.folder} are over, but the recipe has {len(self.rounds)}; give it "
+                "the others again, or choose another trainer.default_local_dir"
             )
         if over and over[-1].stopped is None and over[-1].last_step < self.rounds[len(over) - 1].last:
             # The last round was made longer.

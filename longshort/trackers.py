@@ -29,7 +29,7 @@ class TranscriptTracker(Tracker, Protocol):
 
 
 class WandbTracker:
-    """One wandb run per folder, or per round where there are some, in one group; resumed, they go on under their ids."""
+    """One wandb run per folder, or per round in one group; a resumed one goes on under its id."""
 
     def __init__(self, folder: Path, config: DictConfig, stack: ExitStack) -> None:
         file = folder / RUN_ID

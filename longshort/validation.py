@@ -87,6 +87,8 @@ def _check(config: DictConfig) -> None:
         count("trainer.total_training_steps", config.trainer.total_training_steps)
     for key in NUMBERS:
         number(key, OmegaConf.select(config, key))
+    if config.team.partner_temperature is not None:
+        number("team.partner_temperature", config.team.partner_temperature)
     if config.reward.mu.ramp_steps is not None:
         count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
     for name in config.policies:

@@ -18,6 +18,7 @@ CHANGEABLE = (
     "team.max_turn_tokens",
     "team.max_episode_tokens",
     "team.close_cut_turns",
+    "team.partner_temperature",
     "reward.eta",
     "reward.lambda",
     "reward.mu",

@@ -250,7 +250,7 @@ async def test_a_longer_last_round_is_gone_on_with(tmp_path: Path) -> None:
 
 async def test_a_recipe_with_fewer_rounds_than_are_over_is_refused(tmp_path: Path) -> None:
     await open_fake(tmp_path, "local", PAIR).fit()
-    with pytest.raises(ValueError, match="3 rounds of .* are over, but the recipe has 1"):
+    with pytest.raises(ValueError, match=r"3 rounds of .* are over, but the recipe has 1"):
         await open_fake(tmp_path, "local", ["trainer.total_training_steps=2", "trainer.save_freq=1"]).fit()
 
 
