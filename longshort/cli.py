@@ -22,6 +22,7 @@ from workers.errors import PolicyFailedError
 
 TERMINATED = "SIGTERM"
 COLDSTART = "coldstart_playground"
+EVALUATE = "evaluate_playground"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,6 +110,13 @@ async def _demo(config: DictConfig) -> None:
     await demo(config)
 
 
+async def _evaluate(config: DictConfig) -> None:
+    from longshort.evaluation.evaluate import evaluate
+
+    with Display() as display:
+        await evaluate(config, display)
+
+
 def _status(options: argparse.Namespace) -> None:
     from longshort.status import show_status
 
@@ -145,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         ("synthesize", COLDSTART, _stage("synthesize"), "make conversations of the scored thoughts"),
         ("sft", "sft_playground", _sft, "fine-tune policies on written conversations"),
         ("coldstart", COLDSTART, _coldstart, "all of it: from problems to a fine-tuned pair"),
+        ("evaluate", EVALUATE, _evaluate, "play benchmarks with the policies of a recipe"),
     ):
         sub = commands.add_parser(command, help=text)
         sub.set_defaults(run=_run_recipe, play=play)
