@@ -124,6 +124,13 @@ def _status(options: argparse.Namespace) -> None:
         show_status(options.folder, display)
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from longshort.evaluation.comparison import show_comparison
+
+    with Display() as display:
+        show_comparison(options.a, options.b, display)
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from longshort.prepare import prepare
 
@@ -164,6 +171,10 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="where a run stands, from its folder alone")
     status.set_defaults(run=_status)
     status.add_argument("folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")
+    compare = commands.add_parser("compare", help="two evaluations of the same problems, paired")
+    compare.set_defaults(run=_compare)
+    compare.add_argument("a", type=Path, metavar="A", help="folder that `longshort evaluate` wrote")
+    compare.add_argument("b", type=Path, metavar="B", help="another, compared with it")
     _add_data(commands)
     return parser
 
