@@ -117,6 +117,13 @@ async def _evaluate(config: DictConfig) -> None:
         await evaluate(config, display)
 
 
+async def _behaviour(config: DictConfig) -> None:
+    from longshort.evaluation.behaviour.run import behaviour
+
+    with Display() as display:
+        await behaviour(config, display)
+
+
 def _status(options: argparse.Namespace) -> None:
     from longshort.status import show_status
 
@@ -161,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         ("sft", "sft_playground", _sft, "fine-tune policies on written conversations"),
         ("coldstart", COLDSTART, _coldstart, "all of it: from problems to a fine-tuned pair"),
         ("evaluate", EVALUATE, _evaluate, "play benchmarks with the policies of a recipe"),
+        ("behaviour", EVALUATE, _behaviour, "words, phases and perplexity of what was evaluated"),
     ):
         sub = commands.add_parser(command, help=text)
         sub.set_defaults(run=_run_recipe, play=play)
