@@ -117,7 +117,7 @@ async def test_every_sample_is_an_episode_with_its_verdict_and_the_summary_count
     assert numbers["problems"] == 6 and numbers["samples"] == 2
     assert numbers["left_out"] == {"unreadable": 0, "ungradable": 0}
     assert summary["model"]["long"]["path"] == str(model_path("long"))
-    assert summary["settings"]["limits"]["max_episode_tokens"] == 448
+    assert summary["settings"]["limits"]["max_episode_tokens"] == 464
 
 
 async def test_samples_that_failed_are_tried_again_and_no_number_is_made_without_them(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_benchmarks_of_a_later_command_join_the_summary(tmp_path: Path) ->
     [
         (["policies.long.model.path=playground:base"], r"model\.long\.path='.*long', and it is '.*base' now"),
         (["evaluation.temperature=0.5"], r"sampling\.temperature=1\.0, and it is 0\.5 now"),
-        (["team.max_episode_tokens=440"], r"limits\.max_episode_tokens=448, and it is 440 now"),
+        (["team.max_episode_tokens=440"], r"limits\.max_episode_tokens=464, and it is 440 now"),
         (["seed=3"], r"seed=0, and it is 3 now"),
         (["evaluation.samples=3"], r"samples=2, and it is 3 now"),
     ],
@@ -238,3 +238,46 @@ async def test_aes_is_measured_against_the_base_of_the_recipe(tmp_path: Path) ->
     assert summary["benchmarks"][NAME]["aes"] == summary["average"]["aes"] == 0
     with pytest.raises(ValueError, match="nowhere holds no evaluation"):
         await run(pair(), tmp_path / "f", "evaluation.base=nowhere")
+
+
+def solo_thinks(request: Request, tokenizer: Tokenizer) -> str:
+    """Thinks, or answers where its thinking is over."""
+    text = asked(request, tokenizer)
+    if "</think>" in text:
+        return f"\\boxed{{{answer_of(request, tokenizer)}}}"
+    return think(request, tokenizer)
+
+
+async def test_each_budget_has_a_folder_of_its_own_and_they_share_engines(tmp_path: Path) -> None:
+    engines = ScriptedEngines(solo=solo_thinks)
+    more = ["evaluation.baseline.budgets=[3,200]"]
+    await run(engines, tmp_path, *more, name="baseline_budget_forcing_playground")
+    assert (engines.starts, engines.requests) == (1, 2 * 2 * 12)
+    cut, whole = (read_summary(tmp_path / f"budget-{budget}") for budget in (3, 200))
+    assert cut["settings"]["baseline"]["budget"] == 3 and whole["settings"]["baseline"]["budget"] == 200
+    roles = cut["benchmarks"][NAME]["roles"]
+    assert roles["solo"]["tokens"] == 3 and roles["solo"]["cut_turns"] == 1
+    assert roles["answer"]["context"]["prompt"] > roles["solo"]["context"]["prompt"]
+    assert whole["benchmarks"][NAME]["roles"]["solo"]["cut_turns"] == 0
+    assert cut["benchmarks"][NAME]["pass@1"] == whole["benchmarks"][NAME]["pass@1"] == pytest.approx(5 / 6)
+
+
+async def test_multiple_choice_is_right_by_letter_and_by_text(tmp_path: Path) -> None:
+    questions = [problem.question for problem in PROBLEMS[:3]]
+    rows = [
+        {"Question": q, "Correct Answer": "700", **{f"Incorrect Answer {i}": f"70{i}" for i in (1, 2, 3)}}
+        for q in questions
+    ]
+    (tmp_path / "gpqa_diamond.json").write_text(json.dumps(rows))
+
+    def chooses(request: Request, tokenizer: Tokenizer) -> str:
+        text = asked(request, tokenizer)
+        letter = next(line[1] for line in text.splitlines() if line.endswith(") 700"))
+        given = {questions[0]: letter, questions[1]: "700", questions[2]: "701"}
+        return f"<answer>\\boxed{{{given[next(q for q in questions if q in text)]}}}</answer>"
+
+    engines = ScriptedEngines(long=think, short=chooses)
+    more = ["data.max_prompt_length=400", "team.max_episode_tokens=100", f"evaluation.data_dir={tmp_path}"]
+    await run(engines, tmp_path / "e", "evaluation.benchmarks=[gpqa_diamond]", *more)
+    right = [sample.correct for sample in read_benchmark(tmp_path / "e", "gpqa_diamond").values()]
+    assert right == [True, True, True, True, False, False]
