@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
 
 import pytest
 from fakes import FakeGenerator, FakeTokenizer
@@ -19,6 +21,7 @@ from longshort.evaluation.baselines import ANSWER, ESTIMATE, estimated_budget
 from longshort.evaluation.variants import make_variants
 from longshort.scripted import Reply
 from longshort.solo import SOLO
+from longshort.validation import validate
 
 PROBLEM = Problem("p", "1+1?", "2")
 END = "<|end|>"
@@ -35,8 +38,16 @@ class SoloTokenizer(FakeTokenizer):
         return self.encode(f"[{conversation[-1]['content']}]{self.opened}", add_special_tokens=False)
 
 
-def recipe(*overrides: str) -> DictConfig:
-    return build_config("baseline_plain_playground", [f"evaluation.baseline.{override}" for override in overrides])
+@cache
+def built(name: str) -> DictConfig:
+    return build_config(name)
+
+
+def recipe(*changes: str, name: str = "baseline_plain_playground") -> DictConfig:
+    """A recipe that is built once; ``changes`` of ``evaluation.baseline``, as on the command line."""
+    config = deepcopy(built(name))
+    config.merge_with_dotlist([f"evaluation.baseline.{change}" for change in changes])
+    return config
 
 
 def played(config: DictConfig, replies: Sequence[Reply], opened: str = "") -> tuple[list[Episode], FakeGenerator]:
@@ -181,4 +192,4 @@ def test_an_estimate_is_read_as_people_write_it(text: str, budget: int | None) -
 )
 def test_a_baseline_that_cannot_be_played_is_refused(recipe_name: str, overrides: list[str], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        build_config(recipe_name, [f"evaluation.baseline.{override}" for override in overrides])
+        validate(recipe(*overrides, name=recipe_name))

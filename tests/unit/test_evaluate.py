@@ -88,13 +88,14 @@ def pair() -> ScriptedEngines:
 
 
 @cache
-def built(name: str, *overrides: str) -> DictConfig:
-    return build_config(name, [f"evaluation.benchmarks=[{BENCHMARK}]", "evaluation.samples=2", *overrides])
+def built(name: str) -> DictConfig:
+    return build_config(name, [f"evaluation.benchmarks=[{BENCHMARK}]", "evaluation.samples=2"])
 
 
-def recipe(folder: Path, *overrides: str, name: str = "evaluate_playground") -> DictConfig:
-    config = deepcopy(built(name, *overrides))
-    config.evaluation.folder = str(folder)
+def recipe(folder: Path, *changes: str, name: str = "evaluate_playground") -> DictConfig:
+    """A recipe that is built once; ``changes`` as on the command line, of single values."""
+    config = deepcopy(built(name))
+    config.merge_with_dotlist([f"evaluation.folder={folder}", *changes])
     return config
 
 
@@ -173,7 +174,7 @@ async def test_benchmarks_of_a_later_command_join_the_summary(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        (["policies.long.model.path=playground:base"], r"model\.long\.path='.*long', and it is '.*base' now"),
+        ([f"policies.long.model.path={model_path('base')}"], r"model\.long\.path='.*long', and it is '.*base' now"),
         (["evaluation.temperature=0.5"], r"sampling\.temperature=1\.0, and it is 0\.5 now"),
         (["team.max_episode_tokens=440"], r"limits\.max_episode_tokens=464, and it is 440 now"),
         (["seed=3"], r"seed=0, and it is 3 now"),
