@@ -20,6 +20,7 @@ from longshort.demand import settle_placement
 from longshort.display import Display
 from longshort.episode import Problem
 from longshort.folders import sole_use_of
+from longshort.generation import Generator, Tokenizer
 from longshort.grading_pool import GradingPool
 from longshort.length_rewards import LengthReward, make_length_reward
 from longshort.lengths import ExpectedLengths
@@ -116,26 +117,41 @@ def _length_reward(config: DictConfig) -> LengthReward:
 def _controller(
     config: DictConfig, policies: Mapping[str, Policy], contexts: Mapping[str, int], lengths: ExpectedLengths
 ) -> SynergyController:
+    generators = {name: policy.generator for name, policy in policies.items()}
+    tokenizers = {name: policy.tokenizer for name, policy in policies.items()}
+    members = make_members(config, generators, tokenizers, contexts)
+    return SynergyController(protocol_of(config.team), members, make_limits(config), lengths)
+
+
+def make_members(
+    config: DictConfig,
+    generators: Mapping[str, Generator],
+    tokenizers: Mapping[str, Tokenizer],
+    contexts: Mapping[str, int],
+) -> dict[str, Member]:
+    """The policies at the table, each sampled as its ``rollout`` says, or as ``team.partner_temperature``."""
     fixed, learners = config.team.partner_temperature, trained_policies(config)
-    members = {
-        name: Member(
-            policy.generator,
-            policy.tokenizer,
+    return {
+        str(name): Member(
+            generators[name],
+            tokenizers[name],
             contexts[name],
-            rollout.temperature if fixed is None or name in learners else fixed,
-            rollout.top_p,
-            rollout.top_k,
+            policy.rollout.temperature if fixed is None or name in learners else fixed,
+            policy.rollout.top_p,
+            policy.rollout.top_k,
         )
-        for name, policy in policies.items()
-        for rollout in [config.policies[name].rollout]
+        for name, policy in config.policies.items()
     }
-    limits = Limits(
+
+
+def make_limits(config: DictConfig) -> Limits:
+    """The caps of ``team``."""
+    return Limits(
         max_turns=config.team.max_turns,
         max_turn_tokens=dict(config.team.max_turn_tokens),
         max_episode_tokens=config.team.max_episode_tokens,
         close_cut_turns=config.team.close_cut_turns,
     )
-    return SynergyController(protocol_of(config.team), members, limits, lengths)
 
 
 def _settings(config: DictConfig, first_step: int) -> TrainerSettings:

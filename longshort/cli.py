@@ -22,6 +22,7 @@ from workers.errors import PolicyFailedError
 
 TERMINATED = "SIGTERM"
 COLDSTART = "coldstart_playground"
+EVALUATE = "evaluate_playground"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,11 +110,32 @@ async def _demo(config: DictConfig) -> None:
     await demo(config)
 
 
+async def _evaluate(config: DictConfig) -> None:
+    from longshort.evaluation.evaluate import evaluate
+
+    with Display() as display:
+        await evaluate(config, display)
+
+
+async def _behaviour(config: DictConfig) -> None:
+    from longshort.evaluation.behaviour.run import behaviour
+
+    with Display() as display:
+        await behaviour(config, display)
+
+
 def _status(options: argparse.Namespace) -> None:
     from longshort.status import show_status
 
     with Display() as display:
         show_status(options.folder, display)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from longshort.evaluation.comparison import show_comparison
+
+    with Display() as display:
+        show_comparison(options.a, options.b, display)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -145,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
         ("synthesize", COLDSTART, _stage("synthesize"), "make conversations of the scored thoughts"),
         ("sft", "sft_playground", _sft, "fine-tune policies on written conversations"),
         ("coldstart", COLDSTART, _coldstart, "all of it: from problems to a fine-tuned pair"),
+        ("evaluate", EVALUATE, _evaluate, "play benchmarks with the policies of a recipe"),
+        ("behaviour", EVALUATE, _behaviour, "words, phases and perplexity of what was evaluated"),
     ):
         sub = commands.add_parser(command, help=text)
         sub.set_defaults(run=_run_recipe, play=play)
@@ -155,6 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="where a run stands, from its folder alone")
     status.set_defaults(run=_status)
     status.add_argument("folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")
+    compare = commands.add_parser("compare", help="two evaluations of the same problems, paired")
+    compare.set_defaults(run=_compare)
+    compare.add_argument("a", type=Path, metavar="A", help="folder that `longshort evaluate` wrote")
+    compare.add_argument("b", type=Path, metavar="B", help="another, compared with it")
     _add_data(commands)
     return parser
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from omegaconf import DictConfig
@@ -18,6 +18,9 @@ from omegaconf import DictConfig
 from longshort.episode import Episode, Problem
 from longshort.extern import load_object
 from longshort.grading import Grade
+
+# What grades an answered episode in place of mathematics.
+OwnGrading = Callable[[Episode], Awaitable[Grade]]
 
 
 class CustomReward:
@@ -59,15 +62,17 @@ class CustomReward:
 class CustomRewards:
     """Whose answers a user's function grades: ``by_source`` those of its data source, ``default`` all others.
 
-    Where neither is set, mathematics is graded (:mod:`longshort.grading`).
+    Where neither is set, mathematics is graded (:mod:`longshort.grading`), or what ``by_id`` has for the problem, such
+    as multiple choice.
     """
 
-    default: CustomReward | None = None
-    by_source: Mapping[str, CustomReward] = field(default_factory=dict)
+    default: OwnGrading | None = None
+    by_source: Mapping[str, OwnGrading] = field(default_factory=dict)
+    by_id: Mapping[str, OwnGrading] = field(default_factory=dict)
 
-    def of(self, problem: Problem) -> CustomReward | None:
+    def of(self, problem: Problem) -> OwnGrading | None:
         """The function for this problem, or None."""
-        return self.by_source.get(problem.source, self.default)
+        return self.by_source.get(problem.source) or self.default or self.by_id.get(problem.id)
 
 
 MATHEMATICS = CustomRewards()

@@ -57,13 +57,16 @@ Reader = Callable[[Sequence[str]], Sequence[object]]
 
 
 def load_problems(
-    paths: Sequence[str], on_error: Literal["raise", "skip"] = "raise", reader: Reader | None = None
+    paths: Sequence[str],
+    on_error: Literal["raise", "skip"] = "raise",
+    reader: Reader | None = None,
+    shape: Callable[[object], object] = lambda row: row,
 ) -> ProblemSet:
     """Read ``.json`` (a list), ``.jsonl``, ``.parquet``, data sets of the hub, ``playground:<split>:<count>:<seed>``.
 
     A record without id is called ``<stem>-<index>``, and one without source ``<stem>``; where files share a stem, the
     folder's name stands before it (``gsm8k-train-0``). Of two records with one id, the later is bad. What ``reader``
-    reads is one file called ``custom``.
+    reads is one file called ``custom``. ``shape`` makes a row that :func:`parse_problem` knows of one that it does not.
 
     Raises:
         ValueError: a file that is missing or unreadable as a whole, or no problem at all; with ``on_error="raise"``
@@ -77,7 +80,7 @@ def load_problems(
     for path, stem, rows in custom or known:
         for line, row in rows:
             try:
-                problem = parse_problem(row, f"{stem}-{line - _first_line(path)}", stem)
+                problem = parse_problem(shape(row), f"{stem}-{line - _first_line(path)}", stem)
                 if problem.id in seen:
                     raise ValueError(f"its id {problem.id!r} is already taken by {seen[problem.id]}")
             except ValueError as error:

@@ -62,6 +62,12 @@ class Player:
         played = tuple(replace(episodes[i], error=failure(episodes[i], done[i])) for i in range(total))
         return GradedEpisodes(played, done, samples, time.perf_counter() - started)
 
+    async def play_one(self, problem: Problem, sample: int, sampling: Sampling) -> tuple[Episode, bool]:
+        """One episode, and whether its answer is right; a grade that failed is recorded on it."""
+        episode = await self.controller.play(problem, sample, sampling)
+        grade = await self._grade(episode)
+        return replace(episode, error=failure(episode, grade)), is_correct(episode, grade)
+
     async def _grade(self, episode: Episode) -> Grade:
         if episode.outcome != "answered":
             return Grade(correct=False, extracted=None)

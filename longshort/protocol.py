@@ -31,6 +31,7 @@ class Protocol:
         closings: per role, what ends its turn, and who speaks after it; None ends the episode with an answer. Where
             there is nothing, the role's turn is the whole episode and ends by itself.
         instructions: per role, text behind the question.
+        cuts: per role, strings that also stop its turn, which the controller then closes.
     """
 
     first: str
@@ -38,6 +39,7 @@ class Protocol:
     opening: Mapping[str, str]
     closings: Mapping[str, Mapping[str, str | None]]
     instructions: Mapping[str, str] = field(default_factory=dict)
+    cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -45,7 +47,7 @@ class Protocol:
 
     def stop(self, role: str) -> tuple[str, ...]:
         """Stop strings of a role's turn."""
-        return tuple(self.closings[role])
+        return (*self.closings[role], *self.cuts.get(role, ()))
 
     def closing(self, role: str, text: str) -> str | None:
         """The closing tag that ``text`` ends with, white space aside, or None."""
@@ -56,8 +58,11 @@ class Protocol:
         """FM of equation (9): the role's opening tag, a body without tags that is not blank, a closing tag.
 
         A turn that ends by itself: thinking, ``</think>``, an answer; a chat template may have opened the thinking.
+        Without an opening tag it is an answer alone.
         """
         turn = text.strip()
+        if self.ends_itself(role) and not self.opening[role]:
+            return bool(turn) and not any(tag in turn for tag in TAGS)
         if self.ends_itself(role):
             parts = turn.removeprefix(self.opening[role]).split(END_THINK)
             return len(parts) == 2 and all(part.strip() and not any(tag in part for tag in TAGS) for part in parts)

@@ -146,7 +146,7 @@ class Run:
         """Accuracy, tokens and turns after ``step``, the same seeds every time; by default of the first round."""
         self.display.stage(stage)
         config = config or self.rounds[0].config
-        samples = config.evaluation.samples
+        samples = evaluation_samples(config)
         problems = self.validation if problems is None else problems
         player = player or self.trainer.player
         graded = await player.play(problems, samples, evaluation_sampling(config), self.display.advance)
@@ -393,6 +393,11 @@ class Run:
         samples = [asdict(sample) for sample in error.samples]
         file.write_text(json.dumps({"metrics": {k: str(v) for k, v in error.metrics.items()}, "samples": samples}))
         error.add_note(f"what it was computed from is in {file}")
+
+
+def evaluation_samples(config: DictConfig) -> int:
+    """Samples of a problem where no benchmark says how many."""
+    return int(config.evaluation.samples or 1)
 
 
 def evaluation_sampling(config: DictConfig) -> Sampling:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from omegaconf import DictConfig, OmegaConf
 
+from longshort.evaluation.baselines import BASELINES, BUDGET_FORCING, FIRST_THOUGHT, NO_BASELINE
 from longshort.length_rewards import LENGTH_REWARDS, make_length_reward
 from longshort.policy_checks import BY_DEMAND, check_policy, choice, count, engine_size, number
 from longshort.protocols import TRAINABLE, roles_of
@@ -21,7 +22,6 @@ COUNTS = (
     "data.max_prompt_length",
     "team.max_turns",
     "team.max_episode_tokens",
-    "evaluation.samples",
     "reward.grading_workers",
     "trainer.nnodes",
     "trainer.total_epochs",
@@ -102,6 +102,7 @@ def _check(config: DictConfig) -> None:
             "for evaluations, but data.val_files is empty; give problems or set them to -1 and false"
         )
     _check_rounds_end(config)
+    _check_evaluation(config)
     length = dict(config.reward.length)
     name = str(length.pop("name", None))
     if name in LENGTH_REWARDS or EXTERNAL_MODULES not in os.environ:
@@ -132,6 +133,31 @@ def _check_team(config: DictConfig) -> None:
             f"team.max_turn_tokens.{SOLO}={team.max_turn_tokens[SOLO]} is not "
             f"team.max_episode_tokens={team.max_episode_tokens}, the limit that the prompt tells; set the latter only"
         )
+
+
+def _check_evaluation(config: DictConfig) -> None:
+    evaluation = config.evaluation
+    if evaluation.samples is not None:
+        count("evaluation.samples", evaluation.samples)
+    baseline = evaluation.baseline
+    choice("evaluation.baseline.name", baseline.name, BASELINES)
+    if baseline.name != NO_BASELINE and config.team.protocol != SOLO:
+        raise ValueError(
+            f"evaluation.baseline.name={baseline.name} is for a team of one; set team.protocol={SOLO}, or the name to "
+            f"{NO_BASELINE}"
+        )
+    if baseline.name == BUDGET_FORCING and not baseline.budgets:
+        raise ValueError("evaluation.baseline.budgets is empty; give the budgets of thinking, as in [500,1000,2000]")
+    for budget in baseline.budgets:
+        count("evaluation.baseline.budgets", budget)
+    for key in ("answer_tokens", "estimate_tokens"):
+        count(f"evaluation.baseline.{key}", baseline[key])
+    if evaluation.behaviour.problems is not None:
+        count("evaluation.behaviour.problems", evaluation.behaviour.problems)
+    for key, least in (("retries", 0), ("max_tokens", 1)):
+        count(f"evaluation.behaviour.judge.{key}", evaluation.behaviour.judge[key], least)
+    if baseline.name == FIRST_THOUGHT and not baseline.thought_end:
+        raise ValueError("evaluation.baseline.thought_end is empty; give what a thought ends with, as a blank line")
 
 
 def _check_rounds_end(config: DictConfig) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from longshort.config import ENDPOINT
 from longshort.display import Display
 from longshort.endpoint import Endpoint, EndpointGenerator
-from longshort.generation import Completion, Generator, Prompt, SamplingParams, Tokenizer
+from longshort.generation import Generator, Tokenizer
 from longshort.grading_pool import GradingPool
+from longshort.lazy_engines import LazyEngines
 from longshort.model_folder import read_tokenizer
 
 # By name of a model, its generation for as long as the context lasts.
@@ -71,46 +72,30 @@ def opener(config: DictConfig, display: Display) -> OpenModel:
             async with EndpointGenerator(endpoint_of(model, name)) as generator:
                 yield generator
             return
-        engine = _Engine(config, name, display)
+        engines = LazyEngines(partial(_start, config, name, display), _stop)
         try:
-            yield engine
+            yield engines[name]
         finally:
-            engine.stop()
+            engines.stop()
 
     return open_model
 
 
-class _Engine:
-    """A model's replicas, started by the first request: a stage that has all its records needs none."""
+async def _start(config: DictConfig, name: str, display: Display) -> dict[str, Generator]:
+    from workers import team
 
-    def __init__(self, config: DictConfig, name: str, display: Display) -> None:
-        self._config, self._name, self._display = config, name, display
-        self._starting = asyncio.Lock()
-        self._generator: Generator | None = None
-        self._started = False
+    team.configure_environment(config.trainer.device)
+    tokenizer = read_tokenizer(config.models[name].model, f"models.{name}.model")
+    display.stage(f"starting the {name}")
+    generator = await team.start_model(config, name, tokenizer)
+    display.stage(f"asking the {name}")
+    return {name: generator}
 
-    async def generate(self, prompt: Prompt, params: SamplingParams, session: str) -> Completion:
-        async with self._starting:
-            if self._generator is None:
-                self._generator = await self._start()
-        return await self._generator.generate(prompt, params, session)
 
-    async def _start(self) -> Generator:
-        from workers import team
+def _stop() -> None:
+    from workers import team
 
-        team.configure_environment(self._config.trainer.device)
-        tokenizer = read_tokenizer(self._config.models[self._name].model, f"models.{self._name}.model")
-        self._display.stage(f"starting the {self._name}")
-        self._started = True
-        generator = await team.start_model(self._config, self._name, tokenizer)
-        self._display.stage(f"asking the {self._name}")
-        return generator
-
-    def stop(self) -> None:
-        if self._started:
-            from workers import team
-
-            team.stop()
+    team.stop()
 
 
 def model_of(config: DictConfig, name: str) -> DictConfig:

@@ -16,7 +16,7 @@ from longshort.grading_pool import GradingPool
 from longshort.metrics import episode_metrics
 from longshort.player import Player
 from longshort.rounds.record import Record
-from longshort.run import evaluation_sampling
+from longshort.run import evaluation_samples, evaluation_sampling
 from longshort.solo import SOLO, solo_protocol
 
 REASONER = "reasoner"
@@ -44,6 +44,6 @@ async def measure_reasoner(config: DictConfig, display: Display) -> None:
             player = Player(SynergyController(protocol, {SOLO: member}, Limits(1, {SOLO: limit}, limit)), grader)
             sampling = evaluation_sampling(config)
             display.stage("testing the reasoner")
-            graded = await player.play(problems, config.evaluation.samples, sampling, display.advance)
+            graded = await player.play(problems, evaluation_samples(config), sampling, display.advance)
     metrics = episode_metrics(graded.episodes, graded.correct)
     replace(known, reasoner=metrics).save(folder)
