@@ -124,6 +124,13 @@ def _status(options: argparse.Namespace) -> None:
         show_status(options.folder, display)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from longshort.report.report import report
+
+    with Display() as display:
+        report(options.folders, options.out, display)
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from longshort.prepare import prepare
 
@@ -164,6 +171,10 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="where a run stands, from its folder alone")
     status.set_defaults(run=_status)
     status.add_argument("folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")
+    report = commands.add_parser("report", help="tables, plots and transcripts of runs as one HTML file")
+    report.set_defaults(run=_report)
+    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folder of a run, cold start or evaluation")
+    report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="by default report.html")
     _add_data(commands)
     return parser
 
