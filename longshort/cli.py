@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")
     report = commands.add_parser("report", help="tables, plots and transcripts of runs as one HTML file")
     report.set_defaults(run=_report)
-    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folder of a run, cold start or evaluation")
+    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="of a run, cold start or evaluation")
     report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="by default report.html")
     _add_data(commands)
     return parser

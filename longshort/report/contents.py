@@ -12,11 +12,11 @@ from longshort.report.tables import Cell, Column, Table
 _MEASURED = (
     Column("accuracy", "share"),
     Column("± standard error", "share"),
-    Column("tokens", "number"),
-    Column("turns", "number"),
+    Column("tokens", "tokens"),
+    Column("turns", "turns"),
 )
 _AES = Column("AES", "signed")
-_AES_NOTE = "AES is measured against the reasoner where it was measured, else against the start, on the same problems."
+_AES_NOTE = "AES and fewer tokens are against the base: the reasoner where it was measured, else the start."
 
 
 def tables_of(runs: Sequence[Run]) -> list[Table]:
@@ -38,8 +38,14 @@ def tables_of(runs: Sequence[Run]) -> list[Table]:
 def runs_table(runs: Sequence[Run]) -> Table:
     """One row for each run: first and last measure."""
     columns = (
-        *(Column("run"), Column("kind"), Column("on"), Column("accuracy before", "share"), Column("tokens before", "number")),
-        *(Column("accuracy after", "share"), Column("tokens after", "number"), Column("fewer tokens", "share"), _AES),
+        *(
+            Column("run"),
+            Column("kind"),
+            Column("on"),
+            Column("base accuracy", "share"),
+            Column("base tokens", "tokens"),
+        ),
+        *(Column("accuracy", "share"), Column("tokens", "tokens"), Column("fewer tokens", "share"), _AES),
         *(Column("steps", "count"), Column("episodes here", "count")),
     )
     return Table("runs", "All runs", columns, tuple(_run_row(run) for run in runs), _AES_NOTE)
@@ -63,14 +69,22 @@ def rounds_table(runs: Sequence[Run]) -> Table:
 def checkpoints_table(runs: Sequence[Run]) -> Table:
     """The checkpoints that each round chose from, on the validation problems."""
     rows = [
-        (run.name, each.name, c.step, c.accuracy, c.standard_error, c.length, "selected" if c.step == each.selected else None)
+        (
+            run.name,
+            each.name,
+            c.step,
+            c.accuracy,
+            c.standard_error,
+            c.length,
+            "selected" if c.step == each.selected else None,
+        )
         for run in runs
         for each in run.record.rounds
         for c in each.candidates
     ]
     columns = (
         *(Column("run"), Column("round"), Column("step", "count"), Column("accuracy", "share")),
-        *(Column("± standard error", "share"), Column("tokens", "number"), Column("selected")),
+        *(Column("± standard error", "share"), Column("tokens", "tokens"), Column("selected")),
     )
     return Table("checkpoints", "Checkpoints that rounds chose from", columns, tuple(rows))
 
@@ -80,7 +94,7 @@ def benchmarks_table(runs: Sequence[Run]) -> Table:
     columns = (
         *(Column("benchmark"), Column("run"), Column("problems", "count"), Column("samples", "count")),
         *(Column("pass@1", "share"), Column("from", "share"), Column("to", "share"), Column("pass@k", "share")),
-        *(Column("k", "count"), Column("tokens", "number"), Column("tokens per right answer", "number")),
+        *(Column("k", "count"), Column("tokens", "tokens"), Column("tokens per right answer", "tokens")),
         *(Column("truncated", "share"), Column("malformed", "share"), _AES),
     )
     rows = [_benchmark_row(name, run.name, run.benchmarks[name]) for name, run in _by_benchmark(runs)]
@@ -102,8 +116,8 @@ def turns_table(runs: Sequence[Run]) -> Table:
                     )
                 )
     columns = (
-        *(Column("run"), Column("after, or on"), Column("role"), Column("turns", "number"), Column("tokens", "number")),
-        *(Column("tokens per turn", "number"), Column("cut turns", "share"), Column("well-formed turns", "share")),
+        *(Column("run"), Column("after, or on"), Column("role"), Column("turns", "turns"), Column("tokens", "tokens")),
+        *(Column("tokens per turn", "tokens"), Column("cut turns", "share"), Column("well-formed turns", "share")),
         Column("answered", "share"),
     )
     return Table("turns", "Turns", columns, tuple(rows), "Turns and tokens are means per conversation.")
@@ -129,10 +143,12 @@ def context_table(runs: Sequence[Run]) -> Table:
     for name, run in _by_benchmark(runs):
         for role, each in run.benchmarks[name].get("roles", {}).items():
             cost = each.get("context", {})
-            rows.append((name, run.name, role, *(cost.get(key) for key in ("prompt", "cached", "computed", "generated"))))
+            rows.append(
+                (name, run.name, role, *(cost.get(key) for key in ("prompt", "cached", "computed", "generated")))
+            )
     columns = (
-        *(Column("benchmark"), Column("run"), Column("role"), Column("prompt", "number"), Column("cached", "number")),
-        *(Column("computed", "number"), Column("generated", "number")),
+        *(Column("benchmark"), Column("run"), Column("role"), Column("prompt", "tokens"), Column("cached", "tokens")),
+        *(Column("computed", "tokens"), Column("generated", "tokens")),
     )
     note = "Tokens per conversation, in the role's own tokens. What is cached depends on the machine."
     return Table("context", "Cost of the context", columns, tuple(rows), note)
@@ -143,7 +159,7 @@ def chains_table(runs: Sequence[Run]) -> Table:
     columns = (
         *(Column("run"), Column("chains", "count"), Column("chunked", "count"), Column("by rules", "count")),
         *(Column("scored", "count"), Column("kept", "count"), Column("rollouts", "count"), Column("dropped")),
-        *(Column("accuracy", "share"), Column("tokens", "number"), Column("turns", "number")),
+        *(Column("accuracy", "share"), Column("tokens", "tokens"), Column("turns", "turns")),
     )
     rows: list[tuple[Cell, ...]] = []
     for run in runs:
@@ -201,6 +217,8 @@ def _measured(measure: Measure) -> tuple[Cell, ...]:
 
 
 def _aes(measure: Measure, base: Measure | None) -> float | None:
+    if measure.aes is not None:
+        return measure.aes
     if base is None or measure is base or base.problems != measure.problems or not (base.accuracy and base.tokens):
         return None
     return accuracy_efficiency_score(measure.accuracy, measure.tokens, base.accuracy, base.tokens)

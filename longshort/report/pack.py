@@ -14,10 +14,14 @@ from typing import Any
 
 from longshort.report.records import Run, Sample, ShownTurn
 
-# Characters of a question or an answer that the index holds; the whole text is with the turns.
-QUESTION, ANSWER = 400, 200
+# Characters of a question, an answer or a name that the index holds; the whole question and answer are with the turns.
+QUESTION, ANSWER, NAME = 400, 200, 200
 # A chunk is closed when its JSON has so many characters: small enough to be opened at once.
 CHUNK = 1_000_000
+COLUMNS = (
+    *("run", "problem", "sample", "correct", "outcome", "source", "round", "origin", "step", "tokens"),
+    *("turns", "chunk", "place"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,7 @@ def pack(runs: Sequence[Run]) -> Packed:
     """All samples of all runs, in their order."""
     lists = {name: _Names() for name in ("run", "source", "outcome", "round", "origin", "role")}
     problems = _Names()
-    columns: dict[str, list[int]] = {
-        name: []
-        for name in ("run", "problem", "sample", "correct", "outcome", "source", "round", "origin", "step", "tokens")
-        + ("turns", "chunk", "place")
-    }
+    columns: dict[str, list[int]] = {name: [] for name in COLUMNS}
     chunks: list[str] = []
     waiting: list[str] = []
     size = 0
@@ -83,8 +83,8 @@ def pack(runs: Sequence[Run]) -> Packed:
         chunks.append(_packed(f"[{','.join(waiting)}]"))
     index = {
         "columns": columns,
-        "problems": [[id, question[:QUESTION], answer[:ANSWER]] for id, question, answer in problems.places],
-        **{f"{name}s": list(names.places) for name, names in lists.items()},
+        "problems": [[id[:NAME], question[:QUESTION], answer[:ANSWER]] for id, question, answer in problems.places],
+        **{f"{name}s": [text[:NAME] for text in names.places] for name, names in lists.items()},
     }
     return Packed(_packed(json.dumps(index, separators=(",", ":"))), tuple(chunks))
 

@@ -17,6 +17,9 @@ from longshort.report.records import Run
 from longshort.report.tables import Table, as_html, as_latex, as_markdown
 from longshort.report.text import one_line, plain
 
+# Tables with more rows are folded.
+_LONG = 30
+
 
 def page(runs: Sequence[Run], tables: Sequence[Table], plots: Sequence[tuple[str, str]], packed: Packed) -> str:
     """The whole document.
@@ -43,7 +46,8 @@ def page(runs: Sequence[Run], tables: Sequence[Table], plots: Sequence[tuple[str
         index=packed.index,
         script=script,
         chunks="\n".join(
-            f'<script type="text/plain" id="chunk-{number}">{text}</script>' for number, text in enumerate(packed.chunks)
+            f'<script type="text/plain" id="chunk-{number}">{text}</script>'
+            for number, text in enumerate(packed.chunks)
         ),
     )
 
@@ -66,7 +70,11 @@ def _table(table: Table) -> str:
         f"<details><summary>{name}</summary><pre>{html.escape(plain(text))}</pre></details>"
         for name, text in (("LaTeX", as_latex(table)), ("Markdown", as_markdown(table)))
     )
-    return f'<div class="block"><div class="scroll" tabindex="0" role="region" aria-label="{_text(table.title)}">{as_html(table)}</div>{note}<div class="sources">{sources}</div></div>'
+    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(table.title)}">{as_html(table)}</div>'
+    block = f'{scroll}{note}<div class="sources">{sources}</div>'
+    if len(table.rows) > _LONG:
+        block = f"<details><summary>{_text(table.title)}: {len(table.rows)} rows</summary>{block}</details>"
+    return f'<div class="block">{block}</div>'
 
 
 def _run(run: Run) -> str:

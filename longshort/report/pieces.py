@@ -24,7 +24,7 @@ class Pieces:
         self._known: dict[tuple[int, ...], str] = {}
 
     def __call__(self, ids: Sequence[int], text: str) -> tuple[int, ...]:
-        """UTF-16 units of each token, which add up to no more than ``text`` has; empty where the tokens do not spell it.
+        """UTF-16 units of each token, together no more than ``text`` has; empty where the tokens do not spell it.
 
         Tokens that make a character together count for the last of them. A last token that is not in the text, as the
         end of a sequence, has 0.
@@ -39,12 +39,12 @@ class Pieces:
                 lengths.append(units(piece))
                 at += len(piece)
                 pending = ()
-            elif piece.endswith("\ufffd") and len(pending) < _LONGEST:
-                lengths.append(0)
-            elif place == len(ids) - 1 and len(pending) == 1:
-                lengths.append(0)
-            else:
+                continue
+            half = piece.endswith("\ufffd") and len(pending) < _LONGEST
+            last = place == len(ids) - 1 and len(pending) == 1
+            if not half and not last:
                 return ()
+            lengths.append(0)
         return tuple(lengths)
 
     def text(self, ids: Sequence[int]) -> str:

@@ -21,6 +21,8 @@ _MARKERS = "osD^vP"
 # Inches of a panel.
 _PANEL = 2.7
 _FEWEST_IN_HISTOGRAM = 2
+# With more points than these in a panel, their names would hide each other.
+_MOST_NAMED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +165,9 @@ def _paint_pareto(figure: Figure, groups: Mapping[str, Sequence[tuple[Run, Measu
             if own:
                 where = [m.tokens for m in own], [m.accuracy for m in own]
                 axes.scatter(*where, color=_colour(number), marker=_marker(number), label=_label(name), zorder=2)
-        for run, measure in points:
-            text = measure.stage or (run.name if len(groups) == 1 else "")
-            if text and len(points) <= 16:
-                place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8, "color": GREY}
-                axes.annotate(_label(text, 24), (measure.tokens, measure.accuracy), parse_math=False, **place)
+        for point, text in _names_of(points).items() if len(points) <= _MOST_NAMED else ():
+            place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8, "color": GREY}
+            axes.annotate(_label(text), point, parse_math=False, **place)
         _title(axes, problems)
         _shares(axes, "Accuracy", whole=False)
         axes.set_xlabel("Tokens per conversation")
@@ -176,6 +176,16 @@ def _paint_pareto(figure: Figure, groups: Mapping[str, Sequence[tuple[Run, Measu
     for axes in list(grid.flat)[len(groups) :]:
         axes.remove()
     _legend(figure, *grid.flat[: len(groups)])
+
+
+def _names_of(points: Sequence[tuple[Run, Measure]]) -> dict[tuple[float, float], str]:
+    """By point, the stages that lie there."""
+    found: dict[tuple[float, float], str] = {}
+    for _, measure in points:
+        point = measure.tokens, measure.accuracy
+        if measure.stage and measure.stage not in found.get(point, "").split(", "):
+            found[point] = ", ".join(filter(None, (found.get(point), measure.stage)))
+    return found
 
 
 def _paint_lengths(figure: Figure, runs: Sequence[Run]) -> None:
@@ -193,6 +203,7 @@ def _paint_lengths(figure: Figure, runs: Sequence[Run]) -> None:
                 axes.hist(values, edges, color=colour, label=label, **look)
         _title(axes, run.name)
         axes.set_ylabel("Answers")
+        axes.yaxis.get_major_locator().set_params(integer=True)
     panels[-1].set_xlabel("Tokens of the conversation")
     _legend(figure, *panels)
     note(figure, "Longer ones than 99% of all are in the last bar.")
@@ -203,7 +214,7 @@ def _paint_rewards(figure: Figure, panels: Sequence[tuple[str, Mapping[str, Sequ
     names = list(dict.fromkeys(part for _, parts in panels for part in parts))
     for axes, (title, parts) in zip(grid, panels, strict=True):
         for part, points in parts.items():
-            style = {"color": "#222222", "linewidth": 2.2} if part == "total" else {"color": _colour(names.index(part))}
+            style = {"color": "#000000", "linewidth": 2.2} if part == "total" else {"color": _colour(names.index(part))}
             axes.plot(*zip(*points, strict=True), label=part, **style)
         _title(axes, title)
         axes.set_ylabel("Mean reward")
@@ -220,7 +231,13 @@ def _paint_steps(figure: Figure, runs: Sequence[Run]) -> None:
             validated = _series(run, f"val/{key}")
             if validated:
                 label = "validation" if number == 0 else None
-                axes.plot(*zip(*validated, strict=True), color=_colour(number), marker=_marker(number), linestyle=":", label=label)
+                axes.plot(
+                    *zip(*validated, strict=True),
+                    color=_colour(number),
+                    marker=_marker(number),
+                    linestyle=":",
+                    label=label,
+                )
         for each in run.record.rounds[:-1]:
             for axes in (above, below):
                 axes.axvline(each.last_step + 0.5, color=_colour(number), linewidth=0.8, alpha=0.5)
@@ -243,7 +260,9 @@ def _paint_behaviour(figure: Figure, shown: Sequence[tuple[Run, Measure, Measure
             _bars(axes, pairs)
             axes.set_ylabel(f"{what.capitalize()} per conversation", fontsize=9)
         outcomes = [name for name in after.outcomes if max(before.outcomes.get(name, 0), after.outcomes[name]) > 0]
-        _bars(row[2], [(name.replace("_", "\n"), before.outcomes.get(name, 0), after.outcomes[name]) for name in outcomes])
+        _bars(
+            row[2], [(name.replace("_", "\n"), before.outcomes.get(name, 0), after.outcomes[name]) for name in outcomes]
+        )
         row[2].yaxis.set_major_formatter("{x:.0%}")
         row[2].set_ylabel("Share", fontsize=9)
         _title(row[0], f"{run.name}: {before.stage} and {after.stage}")

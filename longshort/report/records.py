@@ -100,6 +100,7 @@ class Measure:
         tokens, turns: means per conversation.
         outcomes: share of each.
         roles: by name.
+        aes: against the base that an evaluation was given, if any.
     """
 
     stage: str
@@ -110,6 +111,7 @@ class Measure:
     turns: float
     outcomes: Mapping[str, float]
     roles: Mapping[str, RoleFigures]
+    aes: float | None = None
 
 
 @dataclass(frozen=True)

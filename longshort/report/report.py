@@ -1,4 +1,8 @@
-"""``longshort report RUN [RUN …]``: read runs, draw, and write one file and a folder of tables and plots beside it."""
+"""``longshort report RUN [RUN …]``: read runs, draw, and write one file.
+
+<out>           the page, which needs nothing else
+<stem>_files/   every table as .tex and .md, every plot as .png and .svg
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,16 @@ from longshort.report.tables import as_latex, as_markdown
 
 
 def report(folders: Sequence[Path], out: Path, display: Display) -> None:
-    """Write ``out`` and, in the folder of its name without suffix, every table and every plot.
+    """Write ``out`` and the folder of tables and plots beside it.
 
     Raises:
-        ValueError: a folder is none of a run, or ``out`` cannot be a file.
+        ValueError: a folder is none of a run, or ``out`` is no name for a page.
     """
-    if out.is_dir() or not out.suffix:
-        raise ValueError(f"--out {out} is no name of a file; give one that ends in .html")
+    if out.is_dir() or out.suffix not in (".html", ".htm"):
+        raise ValueError(f"--out {out} is no name for a page; give one that ends in .html")
     display.stage("reading runs")
     runs = named_apart([read_run(folder) for folder in folders], folders)
-    beside = out.with_suffix("")
+    beside = out.with_name(f"{out.stem}_files")
     beside.mkdir(parents=True, exist_ok=True)
     tables = tables_of(runs)
     for table in tables:
@@ -44,4 +48,6 @@ def report(folders: Sequence[Path], out: Path, display: Display) -> None:
     write_whole(out, page(runs, tables, plots, pack(runs)))
     episodes = sum(len(run.samples) for run in runs)
     rows = [(run.name, run.kind, len(run.samples)) for run in runs]
-    display.table(f"{out}: {len(tables)} tables, {len(plots)} plots, {episodes} episodes", ("run", "kind", "episodes"), rows)
+    display.table(
+        f"{out}: {len(tables)} tables, {len(plots)} plots, {episodes} episodes", ("run", "kind", "episodes"), rows
+    )

@@ -9,7 +9,16 @@ from typing import Any
 from longshort.rounds.schedule import leaves
 
 SHOWN = (
-    *("seed", "train", "protocol", "family", "team.protocol", "team.family", "team.max_turns", "team.max_turn_tokens.*"),
+    *(
+        "seed",
+        "train",
+        "protocol",
+        "family",
+        "team.protocol",
+        "team.family",
+        "team.max_turns",
+        "team.max_turn_tokens.*",
+    ),
     *("team.max_episode_tokens", "team.close_cut_turns", "limits.*", "sampling.*", "baseline.name", "baseline.budget"),
     *("algorithm.adv_estimator", "algorithm.norm_adv_by_std_in_grpo", "algorithm.use_kl_in_reward"),
     *("data.train_batch_size", "data.max_prompt_length", "data.seed"),

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,7 +19,7 @@ from longshort.coldstart.distill import CHAINS
 from longshort.coldstart.score import ROLLOUTS
 from longshort.coldstart.synthesize import TRAIN, VALIDATION
 from longshort.episode import Episode, Turn
-from longshort.evaluation.records import SUMMARY, benchmarks_of, read_summary
+from longshort.evaluation.records import SUMMARY, Evaluated, benchmarks_of, read_summary
 from longshort.report.pieces import Pieces, pieces_of, units
 from longshort.report.records import Measure, Origin, RoleFigures, Run, Sample, ShownTurn
 from longshort.report.settings import shown_settings
@@ -33,6 +33,7 @@ from longshort.tracking import METRICS, read_metrics
 TEST, VALIDATED = "test problems", "validation problems"
 
 Divide = Mapping[str, Pieces]
+Played = TypeVar("Played")
 
 
 def read_run(folder: Path) -> Run:
@@ -70,19 +71,20 @@ def named_apart(runs: Sequence[Run], folders: Sequence[Path]) -> list[Run]:
 
 
 def _is_evaluation(folder: Path) -> bool:
-    return (folder / SUMMARY).is_file() and "benchmarks" in json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return (folder / SUMMARY).is_file() and "benchmarks" in _json(folder / SUMMARY)
 
 
 def _evaluation(folder: Path) -> Run:
     summary = read_summary(folder)
-    divide = _pieces({role: facts.get("path") for role, facts in summary["model"].items() if isinstance(facts, Mapping)})
+    divide = _pieces(
+        {role: facts.get("path") for role, facts in summary["model"].items() if isinstance(facts, Mapping)}
+    )
     numbers: Mapping[str, Mapping[str, Any]] = summary["benchmarks"]
     samples: list[Sample] = []
     for name in benchmarks_of(folder):
         if name in numbers:
-            for row in _rows(folder / f"{name}.jsonl"):
-                record = row["record"]
-                sample = _sample(Episode.from_dict(record["episode"]), record["correct"], "evaluation", divide)
+            for _, evaluated in _episodes(folder / f"{name}.jsonl", lambda row: Evaluated.from_record(row["record"])):
+                sample = _sample(evaluated.episode, evaluated.correct, "evaluation", divide)
                 samples.append(replace(sample, problem=replace(sample.problem, source=name)))
     measures = [_measure_of(name, each) for name, each in numbers.items()]
     if len(numbers) > 1 and "pass@1" in summary.get("average", {}):
@@ -99,10 +101,10 @@ def _evaluation(folder: Path) -> Run:
 
 def _coldstart(folder: Path) -> Run:
     samples = [
-        _sample(Episode.from_dict(row), True, "cold start", {})
+        _sample(episode, True, "cold start", {})
         for name in (TRAIN, VALIDATION)
         if (folder / name).is_file()
-        for row in _rows(folder / name)
+        for _, episode in _episodes(folder / name, Episode.from_dict)
     ]
     summary = folder / SUMMARY
     lengths, scores = (folder / "figures" / f"{name}.json" for name in ("accuracy_and_length", "scores"))
@@ -110,7 +112,7 @@ def _coldstart(folder: Path) -> Run:
     return Run(
         name=folder.name,
         kind="cold start",
-        chains=json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {},
+        chains=_json(summary) if summary.is_file() else {},
         by_thoughts=AccuracyAndLength(**_tuples(lengths)) if lengths.is_file() else None,
         scores=_scores(scores) if scores.is_file() else None,
         samples=tuple(samples),
@@ -139,9 +141,7 @@ def _training(folder: Path) -> Run:
     )
 
 
-def _played(
-    folder: Path, config: DictConfig, steps: Sequence[Mapping[str, float]]
-) -> tuple[list[Sample], list[str]]:
+def _played(folder: Path, config: DictConfig, steps: Sequence[Mapping[str, float]]) -> tuple[list[Sample], list[str]]:
     """Episodes of a training run, of its data folders where it kept them and else of its transcripts."""
     roles = [str(name) for name in config.get("policies") or {}]
     trained = {int(line["step"]): {role for role in roles if f"{role}/trained_episodes" in line} for line in steps}
@@ -168,18 +168,20 @@ def _step_files(folder: Path, kept: str) -> list[Path]:
 
 def _of_step(file: Path, origin: Origin, trained: Mapping[int, set[str]], divide: Divide) -> Iterator[Sample]:
     step = int(file.stem)
-    for row in _rows(file):
+    for row, episode in _episodes(file, Episode.from_dict):
         rewards = row.get("rewards") or {}
         correct = row["score"] >= 1 if origin == "validation" else correct_by(rewards)
         learners = trained.get(step) if origin == "training" else set()
-        sample = _sample(Episode.from_dict(row), correct, origin, divide, learners)
+        sample = _sample(episode, correct, origin, divide, learners)
         yield replace(sample, step=step, rewards=rewards)
 
 
 def _sample(
     episode: Episode, correct: bool | None, origin: Origin, divide: Divide, trained: set[str] | None = None
 ) -> Sample:
-    turns = tuple(_turn(turn, divide.get(turn.role), None if trained is None else turn.role in trained) for turn in episode.turns)
+    turns = tuple(
+        _turn(turn, divide.get(turn.role), None if trained is None else turn.role in trained) for turn in episode.turns
+    )
     return Sample(
         problem=episode.problem,
         number=episode.sample,
@@ -241,7 +243,9 @@ def _measure(stage: str, problems: str, metrics: Mapping[str, float]) -> Measure
         turns=metrics["turns_per_episode"],
         outcomes={key.removeprefix("outcome/"): value for key, value in metrics.items() if key.startswith("outcome/")},
         roles={
-            role: RoleFigures(*(metrics[f"{role}/{key}"] for key in ("turns", "tokens", "cut_turns", "well_formed_turns")))
+            role: RoleFigures(
+                *(metrics[f"{role}/{key}"] for key in ("turns", "tokens", "cut_turns", "well_formed_turns"))
+            )
             for role in roles
         },
     )
@@ -261,6 +265,7 @@ def _measure_of(name: str, numbers: Mapping[str, Any]) -> Measure:
             role: RoleFigures(each["turns"], each["tokens"], each.get("cut_turns"), each.get("well_formed_turns"))
             for role, each in numbers["roles"].items()
         },
+        aes=numbers.get("aes"),
     )
 
 
@@ -284,17 +289,25 @@ def _scores(file: Path) -> ScoresByRollouts:
 
 
 def _tuples(file: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in _json(file).items()}
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_bytes())
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise ValueError(f"{file} is not a JSON object: write it anew, or remove it")
+    return data
+
+
+def _episodes(file: Path, read: Callable[[dict[str, Any]], Played]) -> Iterator[tuple[dict[str, Any], Played]]:
+    """Lines of a file, each with what ``read`` makes of it."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise ValueError(f"{file}:{number} is not a JSON object: remove that line")
-            yield row
+                yield row, read(row)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{file}:{number} is no episode ({error!r}): remove that line") from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+from longshort.report.text import one_line
+
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 # Colours that follow the page's scheme, by the class that viewer.css gives a colour.
@@ -27,7 +29,7 @@ def inline(svg: str, name: str, title: str) -> str:
         _clean(element, name)
     for attribute in ("width", "height"):
         root.attrib.pop(attribute, None)
-    root.attrib |= {"class": "plot", "role": "img", "aria-label": title}
+    root.attrib |= {"class": "plot", "role": "img", "aria-label": one_line(title)}
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -47,9 +49,6 @@ def _clean(element: ElementTree.Element, name: str) -> None:
             element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
         elif key in ("fill", "stroke") and value in _INKS:
             classes.append(f"{key}-{_INKS[value]}")
-    # A shape without a fill of its own is black.
-    if _local(element.tag) in ("text", "use", "g") and "fill" not in element.attrib and element.get("id", "").endswith("-axes"):
-        classes.append("fill-ink")
     if classes:
         element.set("class", " ".join(classes))
 

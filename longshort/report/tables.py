@@ -10,7 +10,7 @@ from typing import Literal
 
 from longshort.report.text import one_line
 
-Form = Literal["text", "share", "number", "count", "signed"]
+Form = Literal["text", "share", "count", "tokens", "turns", "signed"]
 Cell = str | float | None
 
 _LATEX = {
@@ -68,9 +68,7 @@ def as_html(table: Table) -> str:
     head = "".join(f'<th scope="col"{_class(c)}>{_text(c.name)}</th>' for c in table.columns)
     rows = []
     for row in _written(table):
-        first, *rest = [
-            f"{_class(column)}>{_text(cell)}" for column, cell in zip(table.columns, row, strict=True)
-        ]
+        first, *rest = [f"{_class(column)}>{_text(cell)}" for column, cell in zip(table.columns, row, strict=True)]
         rows.append(f'<tr><th scope="row"{first}</th>' + "".join(f"<td{cell}</td>" for cell in rest) + "</tr>")
     caption = f"<caption>{_text(table.title)}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -78,7 +76,10 @@ def as_html(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """A table of GitHub's Markdown below its title."""
-    lines = [[_escaped(column.name) for column in table.columns], ["---:" if _right(c) else "---" for c in table.columns]]
+    lines = [
+        [_escaped(column.name) for column in table.columns],
+        ["---:" if _right(c) else "---" for c in table.columns],
+    ]
     lines += [[_escaped(cell) for cell in row] for row in _written(table)]
     note = f"\n{_escaped(table.note)}\n" if table.note else ""
     return f"**{_escaped(table.title)}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
@@ -127,8 +128,10 @@ def written(cell: Cell, form: Form) -> str:
             return f"{cell:+.2f}"
         case "count":
             return f"{cell:,.0f}"
-        case "number":
-            return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.1f}" if abs(cell) >= 100 else f"{cell:.2f}"
+        case "tokens":
+            return f"{cell:,.1f}"
+        case "turns":
+            return f"{cell:.2f}"
         case _:
             return str(cell)
 

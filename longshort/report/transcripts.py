@@ -15,7 +15,9 @@ from longshort.report.records import Sample, ShownTurn
 
 _FILE = re.compile(r"step-(\d+)\.md")
 _SAMPLE = re.compile(r"## (?P<id>.*), sample (?P<number>\d+)(?:, (?P<source>.*))?")
-_TURN = re.compile(r"### Turn \d+, (?P<role>.+): (?P<tokens>\d+) tokens, (?P<finish>\w+), (?P<form>not well-formed|well-formed)")
+_TURN = re.compile(
+    r"### Turn \d+, (?P<role>.+): (?P<tokens>\d+) tokens, (?P<finish>\w+), (?P<form>not well-formed|well-formed)"
+)
 _OUTCOME = re.compile(r"### Outcome: (?P<outcome>\w+)")
 _PART = re.compile(r"- (?P<name>\S+): (?P<value>\S+)")
 _FENCE = re.compile(r"(?P<fence>`{3,})text")
@@ -74,7 +76,9 @@ def _sample(section: list[tuple[str, str]], step: int) -> Sample | None:
     ]
     outcomes = [m["outcome"] for heading, _ in section if (m := _OUTCOME.fullmatch(heading))]
     rewards = {m["name"]: float(m["value"]) for m in _PART.finditer(texts.get("### Reward", ""))}
-    problem = Problem(title["id"], texts.get("### Question", ""), texts.get("### Gold answer", ""), title["source"] or "")
+    problem = Problem(
+        title["id"], texts.get("### Question", ""), texts.get("### Gold answer", ""), title["source"] or ""
+    )
     return Sample(
         problem=problem,
         number=int(title["number"]),

@@ -5,6 +5,7 @@
   const SHOWN = 6000; // characters of a turn that are shown at first, and at the first "show more"
   const KEPT = 12; // opened chunks that are kept
   const SHADES = 6;
+  const NARROW = matchMedia("(max-width: 60rem)"); // as in viewer.css: list and episode one at a time
   const $ = (id) => document.getElementById(id);
 
   // ---- data -------------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@
     order(rows);
     state.rows = rows;
     if (!keep) state.page = 0;
-    showList();
+    showList(others.length ? ", 0% of the turns searched" : "");
     if (others.length) searchTurns(mine, rows, others, words);
   }
 
@@ -221,13 +222,15 @@
     const second = beside === undefined ? null : await episode(beside);
     if (mine !== opening) return;
     $("shown").replaceChildren(
-      bar(row, others, beside),
+      bar(row, others, beside, first),
       problem(row, first),
       make("div", { className: second ? "sides two" : "sides" }, side(row, first, !second), second ? side(beside, second, false) : null),
     );
     $("shown").scrollTop = 0;
     $("viewer").classList.add("reading");
-    if (focus) $("shown").focus({ preventScroll: false });
+    if (!focus) return;
+    $("shown").focus({ preventScroll: true });
+    if (NARROW.matches) $("shown").parentElement.scrollIntoView();
   }
 
   const SHADINGS = ["none", "surprise", "mask"];
@@ -253,7 +256,7 @@
     return parts.filter(Boolean).join(", ");
   }
 
-  function bar(row, others, beside) {
+  function bar(row, others, beside, first) {
     const compare = make("select", { id: "beside" }, make("option", { value: "" }, others.length ? "nothing" : "no other episode of this problem"));
     for (const other of others) {
       compare.append(make("option", { value: other }, plain(`${where(other)}: ${VERDICT[columns.correct[other]][0]}, ${plural(columns.tokens[other], "token")}`)));
@@ -274,14 +277,18 @@
       make("button", { type: "button", className: "back", onclick: back }, "← List"),
       make("label", {}, "Beside", compare),
       make("label", {}, "Shading", shading),
-      state.shading === "none" ? null : legend(),
+      legend(first),
     );
   }
 
-  function legend() {
+  function legend(data) {
+    const missing = (key) => data.turns.every((turn) => turn[key] === undefined);
+    if (state.shading === "none") return null;
     if (state.shading === "mask") {
+      if (missing("trained")) return make("span", { className: "legend" }, "not known of this episode");
       return make("span", { className: "legend" }, make("span", { className: "trained" }, "trained"), make("span", { className: "closing" }, "added by the controller"));
     }
+    if (missing("surprise")) return make("span", { className: "legend" }, "no log-probabilities were kept of this episode");
     const shades = Array.from({ length: SHADES }, (_, shade) => make("span", { className: "token shade-" + shade, "aria-hidden": "true" }, "\u2003"));
     return make("span", { className: "legend" }, "likely", ...shades, "surprising");
   }
@@ -483,7 +490,7 @@
     document.addEventListener("keydown", onKey);
     apply();
     document.documentElement.dataset.ready = "yes";
-    if (matchMedia("(min-width: 60rem)").matches) await open(state.rows[0]);
+    if (!NARROW.matches) await open(state.rows[0]);
   }
 
   start();
