@@ -126,7 +126,8 @@ def _turn(turn: ShownTurn, roles: _Names) -> dict[str, Any]:
         "prompt": turn.prompt_tokens,
         "cached": turn.cached_tokens,
     }
-    return {key: value for key, value in found.items() if value not in (None, "", [], 0) or key in ("role", "text")}
+    # False says something; nothing, and none of it, go without saying.
+    return {key: value for key, value in found.items() if isinstance(value, bool) or value or key in ("role", "text")}
 
 
 def _packed(text: str) -> str:

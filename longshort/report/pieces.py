@@ -17,11 +17,12 @@ class Decoder(Protocol):
 
 
 class Pieces:
-    """Divides texts by one tokenizer; decoded tokens are kept."""
+    """Divides texts by one tokenizer."""
 
     def __init__(self, tokenizer: Decoder) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[tuple[int, ...], str] = {}
+        # Single tokens with their length in characters and in UTF-16 units.
+        self._known: dict[int, tuple[str, int, int]] = {}
 
     def __call__(self, ids: Sequence[int], text: str) -> tuple[int, ...]:
         """UTF-16 units of each token, together no more than ``text`` has; empty where the tokens do not spell it.
@@ -31,14 +32,14 @@ class Pieces:
         """
         lengths: list[int] = []
         at = 0
-        pending: tuple[int, ...] = ()
+        pending: list[int] = []
         for place, token in enumerate(ids):
-            pending += (token,)
-            piece = self._decoded(pending)
+            pending.append(token)
+            piece, size, width = self._single(token) if len(pending) == 1 else _sized(self.text(pending))
             if text.startswith(piece, at):
-                lengths.append(units(piece))
-                at += len(piece)
-                pending = ()
+                lengths.append(width)
+                at += size
+                pending.clear()
                 continue
             half = piece.endswith("\ufffd") and len(pending) < _LONGEST
             last = place == len(ids) - 1 and len(pending) == 1
@@ -49,12 +50,12 @@ class Pieces:
 
     def text(self, ids: Sequence[int]) -> str:
         """Decoded."""
-        return self._decoded(tuple(ids))
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
-    def _decoded(self, ids: tuple[int, ...]) -> str:
-        found = self._known.get(ids)
+    def _single(self, token: int) -> tuple[str, int, int]:
+        found = self._known.get(token)
         if found is None:
-            found = self._known[ids] = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+            found = self._known[token] = _sized(self.text((token,)))
         return found
 
 
@@ -71,3 +72,7 @@ def pieces_of(model: str) -> Pieces | None:
 def units(text: str) -> int:
     """Length as a browser counts it: characters beyond the first plane are two."""
     return len(text) + sum(char > "\uffff" for char in text)
+
+
+def _sized(piece: str) -> tuple[str, int, int]:
+    return piece, len(piece), units(piece)

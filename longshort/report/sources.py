@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from longshort.coldstart.distill import CHAINS
@@ -203,11 +204,16 @@ def _turn(turn: Turn, divide: Pieces | None, trained: bool | None) -> ShownTurn:
         well_formed=turn.well_formed,
         trained=trained,
         closing=units(closing) if turn.text.endswith(closing) else 0,
-        surprise=bytes(min(max(round(-10 * value), 0), 255) for value in turn.log_probs),
+        surprise=_tenths(turn.log_probs),
         pieces=divide(turn.token_ids, turn.text) if divide else (),
         prompt_tokens=turn.prompt_tokens or None,
         cached_tokens=turn.cached_tokens,
     )
+
+
+def _tenths(log_probs: Sequence[float]) -> bytes:
+    tenths = np.nan_to_num(-10 * np.asarray(log_probs, dtype=float), nan=255)
+    return np.clip(np.rint(tenths), 0, 255).astype(np.uint8).tobytes()
 
 
 def _pieces(models: Mapping[str, str | None]) -> dict[str, Pieces]:
