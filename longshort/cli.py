@@ -138,6 +138,13 @@ def _compare(options: argparse.Namespace) -> None:
         show_comparison(options.a, options.b, display)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from longshort.report.report import report
+
+    with Display() as display:
+        report(options.folders, options.out, display)
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from longshort.prepare import prepare
 
@@ -183,6 +190,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_compare)
     compare.add_argument("a", type=Path, metavar="A", help="folder that `longshort evaluate` wrote")
     compare.add_argument("b", type=Path, metavar="B", help="another, compared with it")
+    report = commands.add_parser("report", help="tables, plots and transcripts of runs as one HTML file")
+    report.set_defaults(run=_report)
+    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="of a run, cold start or evaluation")
+    report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="by default report.html")
     _add_data(commands)
     return parser
 

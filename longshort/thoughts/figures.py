@@ -2,37 +2,30 @@
 
 At each number of thoughts, means are over the chains that have so many. Chains drop out as the number grows, and those
 with many thoughts may be of harder problems: part of what a curve does is who is left. The data say how many are.
-
-Matplotlib is imported where something is drawn, and pyplot, which keeps a state, is not used.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from longshort.drawing import BLUE, GREY, VERMILION, draw, note, whole_ticks
 from longshort.thoughts.metric import DECAY, error_bound
 from longshort.thoughts.scored import ScoredChain
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Rollouts of a prefix that the paper's figure 3 compares.
 COUNTS = (8, 16, 32, 64, 128)
 # A point with fewer chains behind it is not drawn.
 FEWEST = 5
-
-# Of Okabe and Ito's palette, which colour-blind readers tell apart.
-_BLUE, _VERMILION, _GREY = "#0072B2", "#D55E00", "#555555"
-_INCHES = 7.2
-_DPI = 150
+# Inches.
+LENGTH_HEIGHT = 6.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,56 +133,64 @@ def common_counts(chains: Sequence[ScoredChain]) -> tuple[int, ...]:
 
 
 def draw_accuracy_and_length(data: AccuracyAndLength, fewest: int = FEWEST) -> bytes:
-    """A PNG with two panels over the number of given thoughts.
+    """A PNG with two panels over the number of given thoughts; see :func:`paint_accuracy_and_length`."""
+    return draw(lambda figure: paint_accuracy_and_length(figure, data, fewest), LENGTH_HEIGHT)
 
-    Points with fewer than ``fewest`` chains are left out, but never those with all chains.
-    """
+
+def paint_accuracy_and_length(figure: Figure, data: AccuracyAndLength, fewest: int = FEWEST) -> None:
+    """Points with fewer than ``fewest`` chains are left out, but never those with all chains."""
     shown = _shown(data.chains, fewest)
     thoughts, chains = data.thoughts[:shown], data.chains[:shown]
-    with _figure(6.4) as (figure, png):
-        above, below = figure.subplots(2, 1, sharex=True)
-        above.plot(thoughts, data.accuracy[:shown], color=_BLUE, marker="o")
-        above.set_ylabel("Accuracy\n(share of right rollouts)")
-        above.set_ylim(-0.03, 1.03)
-        below.plot(thoughts, data.tokens[:shown], color=_VERMILION, marker="s")
-        below.set_ylabel("Response length\n(sampled tokens per rollout)")
-        below.set_ylim(bottom=0)
-        below.yaxis.set_major_formatter("{x:,.0f}")
-        below.set_xlabel("Thoughts given, i")
-        _whole_ticks(below)
-        _note(figure, _over(chains))
-    return png.getvalue()
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.plot(thoughts, data.accuracy[:shown], color=BLUE, marker="o")
+    above.set_ylabel("Accuracy\n(share of right rollouts)")
+    above.set_ylim(-0.03, 1.03)
+    below.plot(thoughts, data.tokens[:shown], color=VERMILION, marker="s")
+    below.set_ylabel("Response length\n(sampled tokens per rollout)")
+    below.set_ylim(bottom=0)
+    below.yaxis.set_major_formatter("{x:,.0f}")
+    below.set_xlabel("Thoughts given, i")
+    whole_ticks(below)
+    note(figure, _over(chains))
 
 
 def draw_scores(data: ScoresByRollouts, fewest: int = FEWEST) -> bytes:
-    """A PNG with a panel for each number of rollouts: M with the band M ± bound, and M from the most rollouts.
+    """A PNG with a panel for each number of rollouts; see :func:`paint_scores`."""
+    return draw(lambda figure: paint_scores(figure, data, fewest), scores_height(data))
+
+
+def scores_height(data: ScoresByRollouts) -> float:
+    """Inches of the figure with a panel for each curve."""
+    return 1.6 + 1.7 * len(data.curves)
+
+
+def paint_scores(figure: Figure, data: ScoresByRollouts, fewest: int = FEWEST) -> None:
+    """M with the band M ± bound, and M from the most rollouts.
 
     Bands are cut at -decay and 1, since no score lies outside. ``fewest`` is as for the other figure.
     """
     shown = _shown(data.chains, fewest)
     thoughts, chains = data.thoughts[:shown], data.chains[:shown]
     *_, most = data.curves
-    with _figure(1.6 + 1.7 * len(data.curves)) as (figure, png):
-        panels = figure.subplots(len(data.curves), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axes, curve in zip(panels, data.curves, strict=True):
-            scores = curve.scores[:shown]
-            low = [max(score - curve.bound, -data.decay) for score in scores]
-            high = [min(score + curve.bound, 1.0) for score in scores]
-            axes.axhline(0, color=_GREY, linewidth=0.8)
-            # The outline is what is seen of the band of a single point.
-            axes.fill_between(thoughts, low, high, color=_BLUE, alpha=0.2, linewidth=1, label="± error bound")
-            axes.plot(thoughts, scores, color=_BLUE, marker="o", label="M(y$_i$)")
-            if curve is not most:
-                from_most = f"M(y$_i$) from {most.rollouts} rollouts"
-                axes.plot(thoughts, most.scores[:shown], color=_VERMILION, linewidth=1.2, label=from_most)
-            title = f"{curve.rollouts} rollouts per prefix, error bound {curve.bound:.2f}"
-            axes.set_title(title, loc="left", fontsize=11)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-        figure.supylabel("Score M(y$_i$), without unit", fontsize=11)
-        panels[-1].set_xlabel("Thought index, i")
-        _whole_ticks(panels[-1])
-        _note(figure, f"{_over(chains)}\n{_bands(data)}")
-    return png.getvalue()
+    panels = figure.subplots(len(data.curves), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, curve in zip(panels, data.curves, strict=True):
+        scores = curve.scores[:shown]
+        low = [max(score - curve.bound, -data.decay) for score in scores]
+        high = [min(score + curve.bound, 1.0) for score in scores]
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        # The outline is what is seen of the band of a single point.
+        axes.fill_between(thoughts, low, high, color=BLUE, alpha=0.2, linewidth=1, label="± error bound")
+        axes.plot(thoughts, scores, color=BLUE, marker="o", label="M(y$_i$)")
+        if curve is not most:
+            from_most = f"M(y$_i$) from {most.rollouts} rollouts"
+            axes.plot(thoughts, most.scores[:shown], color=VERMILION, linewidth=1.2, label=from_most)
+        title = f"{curve.rollouts} rollouts per prefix, error bound {curve.bound:.2f}"
+        axes.set_title(title, loc="left", fontsize=11)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    figure.supylabel("Score M(y$_i$), without unit", fontsize=11)
+    panels[-1].set_xlabel("Thought index, i")
+    whole_ticks(panels[-1])
+    note(figure, f"{_over(chains)}\n{_bands(data)}")
 
 
 def write_figures(chains: Sequence[ScoredChain], folder: Path, decay: float = DECAY) -> tuple[Path, ...]:
@@ -252,44 +253,6 @@ def _over(chains: Sequence[int]) -> str:
 def _bands(data: ScoresByRollouts) -> str:
     sure = f"{100 * data.confidence:g}% confidence, δ unchanged"
     return f"Bands: error bound of one chain's score ({sure}), cut at {0 - data.decay:g} and 1."
-
-
-@contextmanager
-def _figure(height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """A figure so many inches high, and what holds its PNG when the block has ended."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style = matplotlib.rc_context(
-        {
-            "axes.grid": True,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "figure.constrained_layout.h_pad": 0.08,
-            "figure.constrained_layout.w_pad": 0.08,
-            "font.size": 11.0,
-            "grid.alpha": 0.25,
-            "lines.linewidth": 1.8,
-            "lines.markersize": 4.0,
-        }
-    )
-    with style:
-        figure, png = Figure(figsize=(_INCHES, height), layout="constrained"), io.BytesIO()
-        FigureCanvasAgg(figure)
-        yield figure, png
-        figure.savefig(png, format="png", dpi=_DPI)
-
-
-def _whole_ticks(axes: Axes) -> None:
-    """Only whole numbers along x, also where there are one or two points."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-
-
-def _note(figure: Figure, text: str) -> None:
-    figure.supxlabel(text, fontsize=9, color=_GREY)
 
 
 def _json(data: AccuracyAndLength | ScoresByRollouts) -> bytes:

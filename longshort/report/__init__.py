@@ -1,0 +1,1 @@
+"""A report of runs: tables, plots and transcripts in one file."""

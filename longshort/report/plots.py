@@ -1,0 +1,322 @@
+"""The plots of a report, each drawn from records and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, isfinite
+from typing import TYPE_CHECKING
+
+from longshort.drawing import BLUE, COLOURS, GREY, VERMILION, Paint, note, whole_ticks
+from longshort.report.records import Measure, Run
+from longshort.report.text import one_line
+from longshort.thoughts.figures import LENGTH_HEIGHT, paint_accuracy_and_length, paint_scores, scores_height
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MARKERS = "osD^vP"
+# Inches of a panel.
+_PANEL = 2.7
+_FEWEST_IN_HISTOGRAM = 2
+# With more points than these in a panel, their names would hide each other.
+_MOST_NAMED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure to draw.
+
+    Attributes:
+        name: of its files.
+        title: what it shows.
+        height: inches.
+        paint: puts it onto a figure.
+    """
+
+    name: str
+    title: str
+    height: float
+    paint: Paint
+
+
+def plots_of(runs: Sequence[Run]) -> list[Plot]:
+    """Those that there are data for."""
+    return [plot for make in _PLOTS for plot in make(runs)]
+
+
+def over_rounds(runs: Sequence[Run]) -> Iterator[Plot]:
+    """Accuracy and length after each round, on the test problems."""
+    trained = [(run, [m for m in run.measures if m.stage != "reasoner"]) for run in runs if run.record.rounds]
+    shown = [(run, measures) for run, measures in trained if len(measures) > 1]
+    if shown:
+        yield Plot("rounds", "Accuracy and length over rounds", 5.6, partial(_paint_rounds, shown=shown))
+
+
+def accuracy_by_tokens(runs: Sequence[Run]) -> Iterator[Plot]:
+    """A point for everything that was measured, a panel for each set of problems, and the front that nothing beats."""
+    groups: dict[str, list[tuple[Run, Measure]]] = {}
+    for run in runs:
+        for measure in run.measures:
+            groups.setdefault(measure.problems, []).append((run, measure))
+    groups = {problems: points for problems, points in groups.items() if len(points) > 1}
+    if groups:
+        height = 1.2 + 3.2 * ceil(len(groups) / 2) if len(groups) > 1 else 4.6
+        yield Plot("pareto", "Accuracy against tokens", height, partial(_paint_pareto, groups=groups))
+
+
+def lengths(runs: Sequence[Run]) -> Iterator[Plot]:
+    """Histograms of tokens, of right and of wrong answers."""
+    shown = [run for run in runs if sum(s.correct is not None for s in run.samples) >= _FEWEST_IN_HISTOGRAM]
+    if shown:
+        height = 1.0 + 1.9 * len(shown)
+        yield Plot("lengths", "Lengths of right and of wrong answers", height, partial(_paint_lengths, runs=shown))
+
+
+def rewards(runs: Sequence[Run]) -> Iterator[Plot]:
+    """Parts of the reward over the steps, a panel for each role of each run."""
+    panels = []
+    for run in runs:
+        keys = list(dict.fromkeys(key for line in run.steps for key in line if "/reward/" in key))
+        for role in dict.fromkeys(key.split("/reward/")[0] for key in keys):
+            parts = {key.split("/reward/")[1]: _series(run, key) for key in keys if key.startswith(f"{role}/reward/")}
+            panels.append((f"{run.name}, {role}", parts))
+    if panels:
+        height = 1.1 + 2.1 * len(panels)
+        yield Plot("rewards", "Parts of the reward over the steps", height, partial(_paint_rewards, panels=panels))
+
+
+def over_steps(runs: Sequence[Run]) -> Iterator[Plot]:
+    """Accuracy and length of training episodes, step by step."""
+    shown = [run for run in runs if sum("accuracy" in line for line in run.steps) > 1]
+    if shown:
+        yield Plot("steps", "Training episodes over the steps", 5.6, partial(_paint_steps, runs=shown))
+
+
+def thoughts(runs: Sequence[Run]) -> Iterator[Plot]:
+    """The paper's figures 2 and 3 of every cold start."""
+    for number, run in enumerate((run for run in runs if run.kind == "cold start"), start=1):
+        if data := run.by_thoughts:
+            title = f"{run.name}: accuracy and length by given thoughts"
+            paint = partial(paint_accuracy_and_length, data=data)
+            yield Plot(f"thoughts-{number}", title, LENGTH_HEIGHT, paint)
+        if scores := run.scores:
+            title = f"{run.name}: scores of thoughts"
+            yield Plot(f"scores-{number}", title, scores_height(scores), partial(paint_scores, data=scores))
+
+
+def behaviour(runs: Sequence[Run]) -> Iterator[Plot]:
+    """What conversations are like before and after: turns and tokens of each role, and how they end."""
+    shown = []
+    for run in runs:
+        before = next((m for m in run.measures if m.stage == "start"), None)
+        if before is not None and run.measures[-1] is not before:
+            shown.append((run, before, run.measures[-1]))
+    if shown:
+        height = 0.9 + 1.9 * len(shown)
+        yield Plot("behaviour", "Conversations before and after", height, partial(_paint_behaviour, shown=shown))
+
+
+_PLOTS: tuple[Callable[[Sequence[Run]], Iterator[Plot]], ...] = (
+    *(over_rounds, accuracy_by_tokens, lengths, over_steps, rewards, thoughts, behaviour),
+)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (tokens, accuracy), those that no other beats in one and equals in the other, by rising tokens."""
+    kept: list[tuple[float, float]] = []
+    for tokens, accuracy in sorted(set(points), key=lambda point: (point[0], -point[1])):
+        if not kept or accuracy > kept[-1][1]:
+            kept.append((tokens, accuracy))
+    return kept
+
+
+def _paint_rounds(figure: Figure, shown: Sequence[tuple[Run, Sequence[Measure]]]) -> None:
+    above, below = figure.subplots(2, 1, sharex=True)
+    most = max(len(measures) for _, measures in shown)
+    for number, (run, measures) in enumerate(shown):
+        style = {"color": _colour(number), "marker": _marker(number), "label": _label(run.name)}
+        errors = [2 * (m.error or 0) for m in measures]
+        above.errorbar(range(len(measures)), [m.accuracy for m in measures], errors, capsize=3, elinewidth=1, **style)
+        below.plot(range(len(measures)), [m.tokens for m in measures], **style)
+    _shares(above, "Accuracy")
+    _from_zero(below, "Tokens per conversation")
+    if len(shown) == 1:
+        names = [_label(m.stage) for m in shown[0][1]]
+        below.set_xticks(range(most), names, rotation=25 if most > 5 else 0, ha="right" if most > 5 else "center")
+    else:
+        below.set_xlabel("Rounds that are over")
+        whole_ticks(below)
+        _legend(figure, above)
+    note(figure, "Bars are two standard errors.")
+
+
+def _paint_pareto(figure: Figure, groups: Mapping[str, Sequence[tuple[Run, Measure]]]) -> None:
+    columns = 1 if len(groups) == 1 else 2
+    grid = figure.subplots(ceil(len(groups) / columns), columns, squeeze=False)
+    names = list(dict.fromkeys(run.name for points in groups.values() for run, _ in points))
+    for axes, (problems, points) in zip(grid.flat, groups.items(), strict=False):
+        best = front([(measure.tokens, measure.accuracy) for _, measure in points])
+        axes.plot(*zip(*best, strict=True), color=GREY, linewidth=1.2, linestyle="--", label="Pareto front", zorder=1)
+        for number, name in enumerate(names):
+            own = [measure for run, measure in points if run.name == name]
+            if own:
+                where = [m.tokens for m in own], [m.accuracy for m in own]
+                axes.scatter(*where, color=_colour(number), marker=_marker(number), label=_label(name), zorder=2)
+        for point, text in _names_of(points).items() if len(points) <= _MOST_NAMED else ():
+            place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8, "color": GREY}
+            axes.annotate(_label(text), point, parse_math=False, **place)
+        _title(axes, problems)
+        _shares(axes, "Accuracy", whole=False)
+        axes.set_xlabel("Tokens per conversation")
+        axes.set_xlim(left=0)
+        axes.margins(0.1)
+    for axes in list(grid.flat)[len(groups) :]:
+        axes.remove()
+    _legend(figure, *grid.flat[: len(groups)])
+
+
+def _names_of(points: Sequence[tuple[Run, Measure]]) -> dict[tuple[float, float], str]:
+    """By point, the stages that lie there."""
+    found: dict[tuple[float, float], str] = {}
+    for _, measure in points:
+        point = measure.tokens, measure.accuracy
+        if measure.stage and measure.stage not in found.get(point, "").split(", "):
+            found[point] = ", ".join(filter(None, (found.get(point), measure.stage)))
+    return found
+
+
+def _paint_lengths(figure: Figure, runs: Sequence[Run]) -> None:
+    panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
+    every = sorted(s.tokens for run in runs for s in run.samples if s.correct is not None)
+    # The longest hundredth would squeeze all others into a few bars; it is in the last one.
+    top = max(every[min(ceil(0.99 * len(every)), len(every) - 1)], 1)
+    edges = [top * i / 40 for i in range(41)]
+    for axes, run in zip(panels, runs, strict=True):
+        for correct, name, colour, hatch in ((True, "right", BLUE, ""), (False, "wrong", VERMILION, "///")):
+            values = [min(s.tokens, top) for s in run.samples if s.correct is correct]
+            if values:
+                label = name if axes is panels[0] else None
+                look = {"alpha": 0.45, "edgecolor": colour, "hatch": hatch, "histtype": "stepfilled"}
+                axes.hist(values, edges, color=colour, label=label, **look)
+        _title(axes, run.name)
+        axes.set_ylabel("Answers")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    panels[-1].set_xlabel("Tokens of the conversation")
+    _legend(figure, *panels)
+    note(figure, "Longer ones than 99% of all are in the last bar.")
+
+
+def _paint_rewards(figure: Figure, panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[float, float]]]]]) -> None:
+    grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    names = list(dict.fromkeys(part for _, parts in panels for part in parts))
+    for axes, (title, parts) in zip(grid, panels, strict=True):
+        for part, points in parts.items():
+            style = {"color": "#000000", "linewidth": 2.2} if part == "total" else {"color": _colour(names.index(part))}
+            axes.plot(*zip(*points, strict=True), label=part, **style)
+        _title(axes, title)
+        axes.set_ylabel("Mean reward")
+        whole_ticks(axes)
+    grid[-1].set_xlabel("Step")
+    _legend(figure, *grid)
+
+
+def _paint_steps(figure: Figure, runs: Sequence[Run]) -> None:
+    above, below = figure.subplots(2, 1, sharex=True)
+    for number, run in enumerate(runs):
+        for axes, key in ((above, "accuracy"), (below, "tokens_per_episode")):
+            axes.plot(*zip(*_series(run, key), strict=True), color=_colour(number), label=_label(run.name))
+            validated = _series(run, f"val/{key}")
+            if validated:
+                label = "validation" if number == 0 else None
+                axes.plot(
+                    *zip(*validated, strict=True),
+                    color=_colour(number),
+                    marker=_marker(number),
+                    linestyle=":",
+                    label=label,
+                )
+        for each in run.record.rounds[:-1]:
+            for axes in (above, below):
+                axes.axvline(each.last_step + 0.5, color=_colour(number), linewidth=0.8, alpha=0.5)
+    _shares(above, "Accuracy")
+    _from_zero(below, "Tokens per conversation")
+    below.set_xlabel("Step")
+    whole_ticks(below)
+    _legend(figure, above)
+
+
+def _paint_behaviour(figure: Figure, shown: Sequence[tuple[Run, Measure, Measure]]) -> None:
+    grid = figure.subplots(len(shown), 3, squeeze=False)
+    for row, (run, before, after) in zip(grid, shown, strict=True):
+        roles = [role for role in after.roles if role in before.roles] or list(after.roles)
+        for axes, what in zip(row[:2], ("turns", "tokens"), strict=True):
+            pairs = [
+                (_label(role, 12), *[getattr(m.roles[role], what) if role in m.roles else 0 for m in (before, after)])
+                for role in roles
+            ]
+            _bars(axes, pairs)
+            axes.set_ylabel(f"{what.capitalize()} per conversation", fontsize=9)
+        outcomes = [name for name in after.outcomes if max(before.outcomes.get(name, 0), after.outcomes[name]) > 0]
+        _bars(
+            row[2], [(name.replace("_", "\n"), before.outcomes.get(name, 0), after.outcomes[name]) for name in outcomes]
+        )
+        row[2].yaxis.set_major_formatter("{x:.0%}")
+        row[2].set_ylabel("Share", fontsize=9)
+        _title(row[0], f"{run.name}: {before.stage} and {after.stage}")
+    _legend(figure, *grid.flat)
+
+
+def _bars(axes: Axes, pairs: Sequence[tuple[str, float, float]]) -> None:
+    places = range(len(pairs))
+    axes.bar([p - 0.2 for p in places], [pair[1] for pair in pairs], 0.38, color="#B8B8B8", label="before")
+    axes.bar([p + 0.2 for p in places], [pair[2] for pair in pairs], 0.38, color=BLUE, label="after")
+    axes.set_xticks(list(places), [pair[0] for pair in pairs], fontsize=9)
+    axes.grid(axis="x", visible=False)
+
+
+def _series(run: Run, key: str) -> list[tuple[float, float]]:
+    return [(line["step"], line[key]) for line in run.steps if key in line and isfinite(line[key])]
+
+
+def _shares(axes: Axes, name: str, whole: bool = True) -> None:
+    axes.set_ylabel(name)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    if whole:
+        axes.set_ylim(top=1.02)
+
+
+def _from_zero(axes: Axes, name: str) -> None:
+    axes.set_ylabel(name)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(_label(text, 60), loc="left", fontsize=11, parse_math=False)
+
+
+def _label(text: str, most: int = 40) -> str:
+    """Of a run or a role; a dollar sign begins no formula, and a leading underscore hides nothing from a legend."""
+    line = one_line(text, most).replace("$", r"\$")
+    return f" {line}" if line.startswith("_") else line
+
+
+def _legend(figure: Figure, *panels: Axes) -> None:
+    found = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if len(found) > 1:
+        place = {"loc": "outside upper center", "ncols": min(len(found), 4), "frameon": False, "fontsize": 10}
+        figure.legend(list(found.values()), list(found), **place)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _marker(number: int) -> str:
+    return _MARKERS[number % len(_MARKERS)]

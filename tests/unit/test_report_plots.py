@@ -1,0 +1,65 @@
+"""Plots: the front, and that everything is drawn whatever runs are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_runs import write_evaluation, write_training
+
+from longshort.drawing import draw
+from longshort.report.plots import front, plots_of
+from longshort.report.records import Run
+from longshort.report.sources import read_run
+from longshort.report.svg import inline
+
+POINTS = st.lists(st.tuples(st.integers(1, 9).map(float), st.integers(0, 9).map(float)), min_size=1)
+
+
+@given(POINTS)
+def test_the_front_has_exactly_the_points_that_no_other_beats(points: Sequence[tuple[float, float]]) -> None:
+    def beaten(tokens: float, accuracy: float) -> bool:
+        return any(t <= tokens and a >= accuracy and (t, a) != (tokens, accuracy) for t, a in points)
+
+    assert set(front(points)) == {point for point in points if not beaten(*point)}
+    assert front(points) == sorted(front(points))
+
+
+def test_names_that_mean_something_to_a_drawing_are_drawn_as_they_are(tmp_path: Path) -> None:
+    name = r"$\frac{1}$ <b>&amp; _x \u202e" + "\u202e\x1b"
+    runs = [replace(read_run(write_training(tmp_path / str(i))), name=f"{name}{i}") for i in range(2)]
+    runs.append(replace(read_run(write_evaluation(tmp_path / "eval")), name=name))
+    for plot in plots_of(runs):
+        svg = inline(draw(plot.paint, plot.height, "svg").decode(), "p", name)
+        assert "style=" not in svg and not set("\x1b\u202e") & set(svg) and "<b>" not in svg
+
+
+def test_a_run_without_anything_has_no_plots_and_one_without_grades_no_histogram(tmp_path: Path) -> None:
+    assert plots_of([Run("empty", "training")]) == []
+    run = read_run(write_training(tmp_path / "run"))
+    ungraded = replace(run, samples=tuple(replace(s, correct=None) for s in run.samples))
+    assert "lengths" not in {plot.name for plot in plots_of([ungraded])}
+
+
+@pytest.mark.parametrize("format", ["png", "svg"])
+def test_the_same_runs_give_the_same_images(tmp_path: Path, format: str) -> None:
+    run = read_run(write_training(tmp_path / "run"))
+    (plot,) = [plot for plot in plots_of([run]) if plot.name == "pareto"]
+    kind = "png" if format == "png" else "svg"
+    assert draw(plot.paint, plot.height, kind) == draw(plot.paint, plot.height, kind)
+
+
+def test_ids_and_their_references_are_under_the_name_and_colours_follow_the_page() -> None:
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9pt">'
+        "<defs><style>*{stroke-linejoin: round}</style></defs><metadata>x</metadata>"
+        '<g id="a" style="fill: #000000; stroke: none" clip-path="url(#c)"><use xlink:href="#b"/></g></svg>'
+    )
+    found = inline(svg, "plot1", 'a "title"')
+    assert 'id="plot1-a"' in found and 'href="#plot1-b"' in found and "url(#plot1-c)" in found
+    assert 'class="fill-ink"' in found and 'stroke="none"' in found and "xlink" not in found
+    assert "metadata" not in found and "linejoin" not in found and 'aria-label="a &quot;title&quot;"' in found
