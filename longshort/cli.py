@@ -15,13 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 from longshort.checkpoints import SaveFailedError
 from longshort.config import build_config, config_dir
 from longshort.display import Display
+from longshort.reproduce.errors import StepFailedError
 from longshort.sources import SOURCES
 from longshort.stages import ItemsFailedError
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
+# Not a user's mistake; one sentence says what it was.
+FAILURES = (
+    PolicyFailedError,
+    RewardFailureError,
+    NonFiniteUpdateError,
+    ItemsFailedError,
+    SaveFailedError,
+    StepFailedError,
+)
 TERMINATED = "SIGTERM"
 COLDSTART = "coldstart_playground"
+PLAYGROUND = "playground"
 EVALUATE = "evaluate_playground"
 
 
@@ -42,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"longshort: {error}\n")
         return 2
-    except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError, ItemsFailedError, SaveFailedError) as error:
+    except FAILURES as error:
         sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
         return 1
     except KeyboardInterrupt:
@@ -145,6 +156,17 @@ def _report(options: argparse.Namespace) -> None:
         report(options.folders, options.out, display)
 
 
+def _reproduce(options: argparse.Namespace) -> None:
+    from longshort.reproduce.run import reproduce_playground, reproduce_qwen
+
+    root = options.out or Path("outputs") / f"reproduce_{options.name}"
+    with Display() as display:
+        if options.name == PLAYGROUND:
+            reproduce_playground(root, options.quick, display)
+        else:
+            reproduce_qwen(root, display)
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from longshort.prepare import prepare
 
@@ -194,6 +216,13 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
     report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="of a run, cold start or evaluation")
     report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="by default report.html")
+    reproduce = commands.add_parser("reproduce", help="all of both methods, from distilling to the report")
+    reproduce.set_defaults(run=_reproduce)
+    reproduce.add_argument(
+        "name", choices=(PLAYGROUND, "qwen2.5-7b"), help="the latter shows its commands without 8 GPUs"
+    )
+    reproduce.add_argument("--quick", action="store_true", help="fewer chains, steps and samples, on the playground")
+    reproduce.add_argument("--out", type=Path, metavar="FOLDER", help="by default outputs/reproduce_<name>")
     _add_data(commands)
     return parser
 

@@ -18,11 +18,11 @@ from longshort.report.page import page
 from longshort.report.plots import plots_of
 from longshort.report.sources import named_apart, read_run
 from longshort.report.svg import inline
-from longshort.report.tables import as_latex, as_markdown
+from longshort.report.tables import Table, as_latex, as_markdown
 
 
-def report(folders: Sequence[Path], out: Path, display: Display) -> None:
-    """Write ``out`` and the folder of tables and plots beside it.
+def report(folders: Sequence[Path], out: Path, display: Display, first: Sequence[Table] = ()) -> None:
+    """Write ``out`` and the folder of tables and plots beside it; tables of the caller's own come ``first``.
 
     Raises:
         ValueError: a folder is none of a run, or ``out`` is no name for a page.
@@ -33,7 +33,7 @@ def report(folders: Sequence[Path], out: Path, display: Display) -> None:
     runs = named_apart([read_run(folder) for folder in folders], folders)
     beside = out.with_name(f"{out.stem}_files")
     beside.mkdir(parents=True, exist_ok=True)
-    tables = tables_of(runs)
+    tables = [*first, *tables_of(runs)]
     for table in tables:
         write_whole(beside / f"{table.name}.tex", as_latex(table))
         write_whole(beside / f"{table.name}.md", as_markdown(table))

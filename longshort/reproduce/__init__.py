@@ -1,0 +1,1 @@
+"""Both methods from distilling to the report, one command of ours after another."""

@@ -1,0 +1,109 @@
+"""Running the steps: each in a process of its own, each once.
+
+A step that was stopped goes on where it was, as its command does; one that is over is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from longshort.coldstart.chunk import THOUGHTS
+from longshort.coldstart.distill import CHAINS
+from longshort.coldstart.score import ROLLOUTS
+from longshort.display import Display, duration
+from longshort.folders import sole_use_of, write_whole
+from longshort.reproduce.claims import check_claims, claims_table, paper_tables
+from longshort.reproduce.errors import StepFailedError
+from longshort.reproduce.steps import QWEN_GPUS, QWEN_HARDWARE, Step, playground_steps, qwen_steps
+
+DONE = "steps.json"
+LOGS = "logs"
+
+
+def reproduce_playground(root: Path, quick: bool, display: Display) -> None:
+    """All steps, then the report with the papers' tables in miniature and what of the claims holds.
+
+    Raises:
+        ValueError: another process reproduces into ``root``.
+        StepFailedError: see there.
+    """
+    from longshort.report.report import report
+
+    root.mkdir(parents=True, exist_ok=True)
+    with sole_use_of(root):
+        steps = playground_steps(root, quick)
+        _run(steps, root, display)
+        claims = check_claims(root)
+        write_whole(root / "claims.json", json.dumps([claim.as_json() for claim in claims], indent=2) + "\n")
+        folders = [root / name for name in ("coldstart", "evolution", "thinkprune")]
+        folders += sorted(file.parent for file in (root / "evaluation").rglob("summary.json"))
+        report(folders, root / "report.html", display, [claims_table(claims), *paper_tables(root)])
+    display.table(
+        "claims", ("claim", "found", "holds"), [(c.claim, c.found, "yes" if c.holds else "no") for c in claims]
+    )
+
+
+def reproduce_qwen(root: Path, display: Display) -> None:
+    """Show the commands and the hardware; run them where there are enough GPUs.
+
+    Raises:
+        StepFailedError: a command ended with another code than 0.
+    """
+    import torch
+
+    steps = qwen_steps(root)
+    display.table(QWEN_HARDWARE, ("step", "command"), [(step.name, command_of(step)) for step in steps])
+    found = torch.cuda.device_count()
+    if found < QWEN_GPUS:
+        display.stage(f"this machine has {found} GPUs, so nothing was run; {QWEN_GPUS} are needed")
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with sole_use_of(root):
+        _run(steps, root, display)
+
+
+def command_of(step: Step) -> str:
+    """As a shell takes it; where a step begins with what another has scored, that is copied first."""
+    command = shlex.join(["longshort", *step.arguments])
+    if step.scored is None:
+        return command
+    source, own = map(shlex.quote, map(str, step.scored))
+    names = ",".join((CHAINS, THOUGHTS, ROLLOUTS))
+    return f"mkdir -p {own} && cp {source}/{{{names}}}.json* {own} && {command}"
+
+
+def _run(steps: Sequence[Step], root: Path, display: Display) -> None:
+    (root / LOGS).mkdir(exist_ok=True)
+    file = root / DONE
+    done: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+    for number, step in enumerate(steps, start=1):
+        command = command_of(step)
+        if command in done:
+            continue
+        display.stage(f"{number}/{len(steps)}: {step.name}")
+        if step.scored is not None:
+            _copy_scored(*step.scored)
+        began, log = time.monotonic(), root / LOGS / f"{step.name.replace(' ', '_').replace(',', '')}.log"
+        with log.open("a") as output:
+            arguments = [sys.executable, "-m", "longshort.cli", *step.arguments]
+            code = subprocess.run(arguments, stdout=output, stderr=output, check=False).returncode
+        if code:
+            raise StepFailedError(step.name, code, log)
+        done[command] = time.monotonic() - began
+        write_whole(file, json.dumps(done, indent=2))
+    display.stage(f"all {len(steps)} steps took {duration(sum(done.values()))}")
+
+
+def _copy_scored(source: Path, own: Path) -> None:
+    own.mkdir(parents=True, exist_ok=True)
+    for name in (CHAINS, THOUGHTS, ROLLOUTS):
+        for suffix in (".json", ".jsonl"):
+            if not (own / f"{name}{suffix}").exists():
+                shutil.copy(source / f"{name}{suffix}", own)

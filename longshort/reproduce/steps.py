@@ -1,0 +1,138 @@
+"""Which commands reproduce what: the playground in miniature, Qwen2.5-7B at full size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from longshort.coldstart.pipeline import pair_folder
+from longshort.protocol import LONG_SHORT
+
+ROLES = LONG_SHORT.roles
+COLDSTART, EVOLUTION, THINKPRUNE, PAIR, EVALUATION = "coldstart", "evolution", "thinkprune", "pair", "evaluation"
+# What the cold start's conversations are made by, beside the paper's way: see `coldstart.synthesize` and `.score`.
+ABLATIONS = {
+    "random_scores": ("coldstart.synthesize.rule=random",),
+    "no_decay": ("coldstart.score.decay=0.0",),
+    "top_k": ("coldstart.synthesize.rule=top_k",),
+    "threshold": ("coldstart.synthesize.rule=threshold",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: what it does.
+        arguments: behind ``longshort``.
+        scored: folder of a cold start whose chains, thoughts and rollouts it begins with, and its own; None without.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    scored: tuple[Path, Path] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large the playground's reproduction is: overrides of each part, and the ablations it has."""
+
+    coldstart: tuple[str, ...] = ()
+    evolution: tuple[str, ...] = ()
+    thinkprune: tuple[str, ...] = ()
+    evaluate: tuple[str, ...] = ()
+    ablations: tuple[str, ...] = tuple(ABLATIONS)
+
+
+FULL = Size()
+QUICK = Size(
+    coldstart=("data.train_files=['playground:train:1200:7']",),
+    evolution=(
+        "trainer.total_training_steps=10",
+        "rounds.long-r1.trainer.total_training_steps=30",
+        "rounds.short-r1.trainer.total_training_steps=50",
+        "rounds.short-r2.trainer.total_training_steps=30",
+    ),
+    thinkprune=("trainer.total_training_steps=12", "trainer.test_freq=6", "trainer.save_freq=6"),
+    evaluate=("evaluation.samples=1",),
+    ablations=("random_scores",),
+)
+
+
+def playground_steps(root: Path, quick: bool = False) -> list[Step]:
+    """Everything on the playground, into folders below ``root``, in an order in which each finds what it needs."""
+    size = QUICK if quick else FULL
+    cold, evolution = root / COLDSTART, root / EVOLUTION
+    steps = [Step("cold start", ("coldstart", f"coldstart.folder={cold}", *size.coldstart))]
+    for name in size.ablations:
+        own = root / name
+        command = ("coldstart", f"coldstart.folder={own}", *size.coldstart, *ABLATIONS[name])
+        steps.append(Step(f"cold start, {name}", command, scored=(cold, own)))
+    folder = "trainer.default_local_dir"
+    evolve = ("--config-name", "evolution_playground", *_pair(cold), f"{folder}={evolution}", *size.evolution)
+    prune = ("--config-name", "thinkprune_playground", f"{folder}={root / THINKPRUNE}", *size.thinkprune)
+    steps += [
+        Step("evolution", ("train", *evolve)),
+        Step("export the pair", ("export", str(evolution), str(root / PAIR))),
+        Step("ThinkPrune", ("train", *prune)),
+    ]
+    played = {
+        "reasoner": ("baseline_plain_playground", ()),
+        "base": ("baseline_plain_playground", ("policies.solo.model.path=playground:base",)),
+        "prompting": ("baseline_prompting_playground", ()),
+        "r0": ("evaluate_playground", _pair(cold)),
+        **{name: ("evaluate_playground", _pair(root / name)) for name in size.ablations},
+        "pair": ("evaluate_playground", [f"policies.{role}.model.path={root / PAIR / role}" for role in ROLES]),
+        "first_thought": ("baseline_first_thought_playground", ()),
+        "budget_forcing": ("baseline_budget_forcing_playground", ()),
+    }
+    for name, (recipe, settings) in played.items():
+        played_in = f"evaluation.folder={root / EVALUATION / name}"
+        command = ("evaluate", "--config-name", recipe, *settings, played_in, *size.evaluate)
+        steps.append(Step(f"evaluate {name}", command))
+    return steps
+
+
+QWEN_HARDWARE = (
+    "8 GPUs of 80 GB: the cold start with Qwen2.5-72B-Instruct as an engine over 8 GPUs, then four GPUs a policy. The "
+    "paper names 24 hours a round on 8 A100."
+)
+QWEN_GPUS = 8
+
+
+def qwen_steps(root: Path) -> list[Step]:
+    """Long⊗Short on Qwen2.5-7B, as far as the paper says how."""
+    cold, random, evolution = root / COLDSTART, root / "random_scores", root / EVOLUTION
+    final = [f"policies.{role}.model.path={root / PAIR / role}" for role in ROLES]
+
+    def evaluate(name: str, recipe: str, settings: Sequence[str]) -> Step:
+        folder = f"evaluation.folder={root / EVALUATION / name}"
+        return Step(f"evaluate {name}", ("evaluate", "--config-name", recipe, *settings, folder))
+
+    return [
+        Step("problems of the cold start", ("data", "openmathinstruct", "--limit", "1800")),
+        Step("cold start", ("coldstart", "--config-name", "coldstart_qwen2.5_7b", f"coldstart.folder={cold}")),
+        Step(
+            "cold start, random_scores",
+            ("coldstart", "--config-name", "baseline_random_scores_qwen2.5_7b", f"coldstart.folder={random}"),
+            scored=(cold, random),
+        ),
+        Step(
+            "evolution",
+            ("train", "--config-name", "evolution_qwen2.5_7b", *_pair(cold), f"trainer.default_local_dir={evolution}"),
+        ),
+        Step("export the pair", ("export", str(evolution), str(root / PAIR))),
+        evaluate("reasoner", "baseline_plain_qwen2.5_7b", ()),
+        evaluate("r0", "evaluate_qwen2.5_7b", _pair(cold)),
+        evaluate("random_scores", "evaluate_qwen2.5_7b", _pair(random)),
+        evaluate("pair", "evaluate_qwen2.5_7b", final),
+        *[evaluate(name, f"baseline_{name}_qwen2.5_7b", ()) for name in ("chain_of_draft", "tale_ep", "prompting")],
+        evaluate("budget_forcing", "baseline_budget_forcing_qwen2.5_7b", ()),
+    ]
+
+
+def _pair(folder: Path) -> tuple[str, ...]:
+    """Overrides for the two models that a cold start made."""
+    return tuple(f"policies.{role}.model.path={pair_folder(folder, role)}" for role in ROLES)
