@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from longshort.checkpoints import SaveFailedError
+from longshort.checkpoints import DamagedCheckpointError, SaveFailedError
 from longshort.config import build_config, config_dir
 from longshort.display import Display
 from longshort.sources import SOURCES
@@ -20,6 +20,10 @@ from longshort.stages import ItemsFailedError
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
+FAILURES = (
+    *(PolicyFailedError, RewardFailureError, NonFiniteUpdateError),
+    *(ItemsFailedError, SaveFailedError, DamagedCheckpointError),
+)
 TERMINATED = "SIGTERM"
 COLDSTART = "coldstart_playground"
 
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"longshort: {error}\n")
         return 2
-    except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError, ItemsFailedError, SaveFailedError) as error:
+    except FAILURES as error:
         sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
         return 1
     except KeyboardInterrupt:

@@ -182,7 +182,7 @@ class _PolicyRun:
     async def fit(self, training: Sequence[View], validation: Sequence[View]) -> None:
         settings = self.config.trainer
         self.folder.mkdir(parents=True, exist_ok=True)
-        newest = checkpoints.latest(self.folder) if settings.resume_mode == "auto" else None
+        newest = checkpoints.newest_intact(self.folder, self._tell) if settings.resume_mode == "auto" else None
         done = 0
         if newest is not None:
             self.steps.display.stage(f"resuming from {newest}")
@@ -203,6 +203,9 @@ class _PolicyRun:
                 self._save(step)
 
         await fit(self.policy, training, validation, self.schedule, done + 1, settings.test_freq, on_step)
+
+    def _tell(self, sentence: str) -> None:
+        self.steps.display.table(f"resuming {self.policy.name}", ("",), [(sentence,)])
 
     def _save(self, step: int) -> None:
         """Keep this checkpoint and the best one."""
