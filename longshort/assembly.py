@@ -18,6 +18,7 @@ from longshort.custom_reward import custom_rewards
 from longshort.data import ProblemOrder
 from longshort.demand import settle_placement
 from longshort.display import Display
+from longshort.doctor.doctor import warn_before_start
 from longshort.episode import Problem
 from longshort.folders import sole_use_of
 from longshort.grading_pool import GradingPool
@@ -53,6 +54,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     rewards = custom_rewards(config)
     check_registered(config, _correction(config))
     contexts = {name: context_length(config, name) for name in config.policies}
+    warn_before_start(config, display)
     with (
         sole_use_of(folder),
         ExitStack() as open_trackers,

@@ -20,9 +20,14 @@ from longshort.stages import ItemsFailedError
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
+
+class UnfitError(RuntimeError):
+    """A check of the doctor failed."""
+
+
 FAILURES = (
     *(PolicyFailedError, RewardFailureError, NonFiniteUpdateError),
-    *(ItemsFailedError, SaveFailedError, DamagedCheckpointError),
+    *(ItemsFailedError, SaveFailedError, DamagedCheckpointError, UnfitError),
 )
 TERMINATED = "SIGTERM"
 COLDSTART = "coldstart_playground"
@@ -113,6 +118,16 @@ async def _demo(config: DictConfig) -> None:
     await demo(config)
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    from longshort.doctor.doctor import doctor
+
+    config = build_config(options.config_name, options.overrides, options.config_dir)
+    with Display() as display:
+        healthy = doctor(config, display, options.gpu_memory)
+    if not healthy:
+        raise UnfitError("something failed; the table says what to do about it")
+
+
 def _status(options: argparse.Namespace) -> None:
     from longshort.status import show_status
 
@@ -156,6 +171,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-dir", type=Path, default=None, help="folder with recipes of your own")
         sub.add_argument("--print-config", action="store_true", help="print the complete configuration and stop")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    check = commands.add_parser("doctor", help="look at machine, packages, cluster and memory before a run")
+    check.set_defaults(run=_doctor)
+    check.add_argument("--config-name", default="local", help="the recipe to be run; by default local")
+    check.add_argument("--config-dir", type=Path, default=None, help="folder with recipes of your own")
+    check.add_argument(
+        "--gpu-memory", type=float, metavar="GIB", help="reckon with GPUs of this size, not this machine's"
+    )
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
     status = commands.add_parser("status", help="where a run stands, from its folder alone")
     status.set_defaults(run=_status)
     status.add_argument("folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")

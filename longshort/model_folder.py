@@ -31,7 +31,7 @@ def refuse_pickles(model: DictConfig, key: str) -> None:
         if pickles:
             others = f" and {len(pickles) - 1} more" if len(pickles) > 1 else ""
             raise ValueError(
-                f"{key}.{setting}={path} holds pickles ({pickles[0]}{others}), which can run code when they are loaded; "
+                f"{key}.{setting}={path} holds pickles ({pickles[0]}{others}), which can run code when loaded; "
                 "remove what is not weights, and where you trust the weights, save them as safetensors: load them with "
                 "from_pretrained of transformers or peft and call save_pretrained with another folder"
             )
