@@ -10,11 +10,12 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from longshort.checkpoints import DamagedCheckpointError, SaveFailedError
 from longshort.config import build_config, config_dir
 from longshort.display import Display
+from longshort.hiding import HidingFilter, as_yaml, hide
 from longshort.sources import SOURCES
 from longshort.stages import ItemsFailedError
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
@@ -45,13 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unknown argument {rest[0]}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(HidingFilter())
     try:
         options.run(options)
     except ValueError as error:
-        sys.stderr.write(f"longshort: {error}\n")
+        sys.stderr.write(hide(f"longshort: {error}\n"))
         return 2
     except FAILURES as error:
-        sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
+        sys.stderr.write(hide("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n"))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("longshort: interrupted\n")
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_recipe(options: argparse.Namespace) -> None:
     config = build_config(options.config_name, options.overrides, options.config_dir)
     if options.print_config:
-        sys.stdout.write(OmegaConf.to_yaml(config))
+        sys.stdout.write(as_yaml(config))
     else:
         asyncio.run(_until_terminated(options.play(config)))
 

@@ -28,6 +28,7 @@ from longshort.display import Display
 from longshort.episode import Episode, View
 from longshort.folders import sole_use_of
 from longshort.generation import Tokenizer
+from longshort.hiding import as_yaml
 from longshort.model_folder import context_length, load_tokenizer
 from longshort.policy import Policy
 from longshort.protocols import protocol_of
@@ -62,7 +63,7 @@ async def sft(config: DictConfig, display: Display) -> None:
     schedule = Schedule(len(training), config.data.train_batch_size, config.trainer.total_epochs, config.data.seed)
     _make_supervised(config, names, schedule.steps)
     with sole_use_of(folder), ExitStack() as stack:
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        (folder / "config.yaml").write_text(as_yaml(config))
         trackers = make_trackers(config, folder, stack)
         display.stage("starting Ray")
         team.start_ray(config)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from longshort.hiding import hide, shown
 
 RUN_ID = "wandb_run_id"
 
@@ -35,13 +38,15 @@ class WandbTracker:
             name.write_text(secrets.token_hex(4))
         settings = config.trainer
         self._run = wandb.init(
-            project=settings.project_name,
-            name=settings.experiment_name,
-            group=settings.group_name,
+            project=hide(settings.project_name),
+            name=hide(settings.experiment_name),
+            group=settings.group_name and hide(settings.group_name),
             id=name.read_text().strip(),
             resume="allow",
             dir=str(folder),
-            config=cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)),
+            config=shown(config, resolve=True),
+            # wandb would note the command line.
+            settings=wandb.Settings(x_disable_meta=any(hide(word) != word for word in sys.argv)),
         )
         stack.callback(self._run.finish)
 

@@ -116,7 +116,7 @@ def test_a_7b_learner_on_six_gpus_and_its_partner_by_hand() -> None:
     [
         ("longshort_qwen2.5_7b", (), 24, "long learns", "ppo_max_token_len_per_gpu"),
         ("longshort_qwen2.5_7b", ("actor_rollout_ref.rollout.gpu_memory_utilization=0.1",), 80, "KV cache", "raise"),
-        ("longshort_qwen2.5_7b", ("actor_rollout_ref.rollout.gpu_memory_utilization=0.95",), 80, "playing", "offload"),
+        ("longshort_qwen2.5_7b", ("actor_rollout_ref.rollout.gpu_memory_utilization=0.95",), 80, "playing", "lower"),
     ],
 )
 def test_what_does_not_fit_fails_with_what_to_change(
