@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from longshort import checkpoints
 from longshort.config import as_list
@@ -18,10 +18,12 @@ from longshort.custom_reward import custom_rewards
 from longshort.data import ProblemOrder
 from longshort.demand import settle_placement
 from longshort.display import Display
+from longshort.doctor.doctor import warn_before_start
 from longshort.episode import Problem
 from longshort.folders import sole_use_of
 from longshort.generation import Generator, Tokenizer
 from longshort.grading_pool import GradingPool
+from longshort.hiding import as_yaml
 from longshort.length_rewards import LengthReward, make_length_reward
 from longshort.lengths import ExpectedLengths
 from longshort.model_folder import context_length, load_tokenizer
@@ -54,6 +56,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     rewards = custom_rewards(config)
     check_registered(config, _correction(config))
     contexts = {name: context_length(config, name) for name in config.policies}
+    warn_before_start(config, display)
     with (
         sole_use_of(folder),
         ExitStack() as open_trackers,
@@ -61,7 +64,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
     ):
         if config.trainer.resume_mode == "auto" and checkpoints.latest(folder) is not None:
             refuse_changes(folder, config)
-        (folder / CONFIG).write_text(OmegaConf.to_yaml(config))
+        (folder / CONFIG).write_text(as_yaml(config))
 
         @cache
         def problems(files: tuple[str, ...]) -> tuple[Problem, ...]:

@@ -2,18 +2,21 @@
 
 <run>/global_step_40/
     long/  short/     one folder per trained policy, see :mod:`workers.checkpoint`
-    state.json        step and data order; written last
+    state.json        step and data order
+    manifest.json     size and checksum of every file above, see :mod:`longshort.manifest`; written last
+<run>/global_step_50.damaged/
+    what a resumed run found to differ from its manifest, set aside
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from longshort import manifest
 from longshort.policy import Policy
 
 PREFIX = "global_step_"
@@ -22,6 +25,10 @@ STATE = "state.json"
 
 class SaveFailedError(RuntimeError):
     """A checkpoint could not be written; those before it are whole."""
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint that is needed is not what was written."""
 
 
 def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
@@ -49,13 +56,12 @@ def _save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any
     partial.mkdir(parents=True)
     for policy in policies:
         policy.save((partial / policy.name).absolute())
-    with (partial / STATE).open("w") as file:
-        json.dump({"step": step, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    (partial / STATE).write_text(json.dumps({"step": step, **state}))
+    manifest.write(partial)
     if target.exists():
         target.rename(replaced)
     partial.rename(target)
+    manifest.sync_folder(run)
     shutil.rmtree(replaced, ignore_errors=True)
     return target
 
@@ -67,18 +73,53 @@ def folder_of(run: Path, step: int) -> Path:
 
 def steps(run: Path) -> list[int]:
     """Steps of the complete checkpoints of a run, in order."""
-    return sorted(int(folder.name.removeprefix(PREFIX)) for folder in _complete(run))
+    return [_step(folder) for folder in _complete(run)]
 
 
 def keep_only(run: Path, wanted: Iterable[Path]) -> None:
     """Remove every complete checkpoint but the wanted ones."""
     for folder in set(_complete(run)) - set(wanted):
-        shutil.rmtree(folder)
+        # One that is half removed has another name.
+        removed = run / f".{folder.name}.removed"
+        shutil.rmtree(removed, ignore_errors=True)
+        folder.rename(removed)
+    for removed in run.glob(f".{PREFIX}*.removed"):
+        shutil.rmtree(removed)
 
 
 def latest(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    return max(_complete(run), key=lambda folder: int(folder.name.removeprefix(PREFIX)), default=None)
+    """The newest checkpoint of a run whose files are all there in full size, or None."""
+    return next((folder for folder in reversed(_complete(run)) if manifest.damage(folder) is None), None)
+
+
+def newest_intact(run: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint of a run that is byte for byte what was written, or None; it reads all of its files.
+
+    Newer ones that are not are set aside, so that they count no more, and ``tell`` gets a sentence about each.
+    """
+    for folder in reversed(_numbered(run)):
+        wrong = manifest.damage(folder, checksums=True)
+        if wrong is None:
+            return folder
+        aside = _aside(run, _step(folder))
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        tell(f"checkpoint {folder.name} is damaged ({wrong}); it is {aside.name} now, and the one before it is used")
+    return None
+
+
+def was_set_aside(run: Path, step: int) -> bool:
+    """Whether the checkpoint of ``step`` was found to be damaged."""
+    return _aside(run, step).is_dir()
+
+
+def require(folder: Path, checksums: bool = False) -> None:
+    """Raise ``DamagedCheckpointError`` where ``folder`` is not what was written; sizes are always compared."""
+    if (wrong := manifest.damage(folder, checksums)) is not None:
+        raise DamagedCheckpointError(
+            f"checkpoint {folder} is needed and damaged ({wrong}); bring it back from a copy, or start anew in another "
+            "trainer.default_local_dir"
+        )
 
 
 def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
@@ -87,8 +128,10 @@ def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
     Raises:
         ValueError: other policies were saved than learn now. One that stands still now would go back to its first
             weights, one that was not saved has no optimiser.
+        DamagedCheckpointError: a file is missing or has another size; nothing was loaded.
     """
     policies = list(policies)
+    require(folder)
     saved, wanted = sorted(f.name for f in folder.iterdir() if f.is_dir()), sorted(policy.name for policy in policies)
     if saved != wanted:
         raise ValueError(
@@ -101,6 +144,19 @@ def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
     return state
 
 
+def _aside(run: Path, step: int) -> Path:
+    return run / f"{PREFIX}{step}.damaged"
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(PREFIX))
+
+
+def _numbered(run: Path) -> list[Path]:
+    """Folders with the name of a step, in order; a copy such as global_step_40.best is the user's own."""
+    named = [f for f in run.glob(f"{PREFIX}*") if f.name.removeprefix(PREFIX).isdecimal() and f.is_dir()]
+    return sorted(named, key=_step)
+
+
 def _complete(run: Path) -> list[Path]:
-    # A copy such as global_step_40.best is the user's own.
-    return [f for f in run.glob(f"{PREFIX}*") if f.name.removeprefix(PREFIX).isdecimal() and (f / STATE).is_file()]
+    return [folder for folder in _numbered(run) if (folder / manifest.FILE).is_file()]

@@ -10,25 +10,27 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from longshort.checkpoints import SaveFailedError
+from longshort.checkpoints import DamagedCheckpointError, SaveFailedError
 from longshort.config import build_config, config_dir
 from longshort.display import Display
+from longshort.hiding import HidingFilter, as_yaml, hide
 from longshort.reproduce.errors import StepFailedError
 from longshort.sources import SOURCES
 from longshort.stages import ItemsFailedError
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
+
+class UnfitError(RuntimeError):
+    """A check of the doctor failed."""
+
+
 # Not a user's mistake; one sentence says what it was.
 FAILURES = (
-    PolicyFailedError,
-    RewardFailureError,
-    NonFiniteUpdateError,
-    ItemsFailedError,
-    SaveFailedError,
-    StepFailedError,
+    *(PolicyFailedError, RewardFailureError, NonFiniteUpdateError),
+    *(ItemsFailedError, SaveFailedError, DamagedCheckpointError, UnfitError, StepFailedError),
 )
 TERMINATED = "SIGTERM"
 COLDSTART = "coldstart_playground"
@@ -48,13 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unknown argument {rest[0]}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(HidingFilter())
     try:
         options.run(options)
     except ValueError as error:
-        sys.stderr.write(f"longshort: {error}\n")
+        sys.stderr.write(hide(f"longshort: {error}\n"))
         return 2
     except FAILURES as error:
-        sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
+        sys.stderr.write(hide("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n"))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("longshort: interrupted\n")
@@ -68,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_recipe(options: argparse.Namespace) -> None:
     config = build_config(options.config_name, options.overrides, options.config_dir)
     if options.print_config:
-        sys.stdout.write(OmegaConf.to_yaml(config))
+        sys.stdout.write(as_yaml(config))
     else:
         asyncio.run(_until_terminated(options.play(config)))
 
@@ -133,6 +137,16 @@ async def _behaviour(config: DictConfig) -> None:
 
     with Display() as display:
         await behaviour(config, display)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from longshort.doctor.doctor import doctor
+
+    config = build_config(options.config_name, options.overrides, options.config_dir)
+    with Display() as display:
+        healthy = doctor(config, display, options.gpu_memory)
+    if not healthy:
+        raise UnfitError("something failed; the table says what to do about it")
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -205,6 +219,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-dir", type=Path, default=None, help="folder with recipes of your own")
         sub.add_argument("--print-config", action="store_true", help="print the complete configuration and stop")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    check = commands.add_parser("doctor", help="look at machine, packages, cluster and memory before a run")
+    check.set_defaults(run=_doctor)
+    check.add_argument("--config-name", default="local", help="the recipe to be run; by default local")
+    check.add_argument("--config-dir", type=Path, default=None, help="folder with recipes of your own")
+    check.add_argument(
+        "--gpu-memory", type=float, metavar="GIB", help="reckon with GPUs of this size, not this machine's"
+    )
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
     status = commands.add_parser("status", help="where a run stands, from its folder alone")
     status.set_defaults(run=_status)
     status.add_argument("folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")

@@ -10,20 +10,59 @@ from omegaconf import DictConfig
 from longshort.controller import render_prompt
 from longshort.protocol import TAGS, Protocol
 
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = "*.safetensors"
+# Loading one may run code that it carries.
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+
+
+def refuse_pickles(model: DictConfig, key: str) -> None:
+    """Raise ``ValueError`` where a folder that ``model`` names holds pickles, or its copy of the hub nothing else."""
+    for setting in ("path", "tokenizer_path", "lora_adapter_path"):
+        path = model.get(setting)
+        if not path:
+            continue
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            # A repository often has both forms, and then its pickles are not read.
+            folder = _of_the_hub(str(path))
+            if any(folder.glob(WEIGHTS)):
+                continue
+        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in PICKLES)
+        if pickles:
+            others = f" and {len(pickles) - 1} more" if len(pickles) > 1 else ""
+            raise ValueError(
+                f"{key}.{setting}={path} holds pickles ({pickles[0]}{others}), which can run code when loaded; "
+                "remove what is not weights, and where you trust the weights, save them as safetensors: load them with "
+                "from_pretrained of transformers or peft and call save_pretrained with another folder"
+            )
+
+
+def _of_the_hub(name: str) -> Path:
+    """The newest copy of a model of the hub on this machine, or a folder that is not there."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    for file in ("config.json", "adapter_config.json", "tokenizer_config.json"):
+        try:
+            found = try_to_load_from_cache(name, file)
+        except ValueError:  # no name of a repository
+            break
+        if isinstance(found, str):
+            return Path(found).parent
+    return Path(constants.HF_HUB_CACHE) / "none"
 
 
 def read_tokenizer(model: DictConfig, key: str) -> Any:
     """The tokenizer of ``model``, verl's settings of a model; ``key`` is their place in the configuration.
 
     Raises:
-        ValueError: there is none, or it has no chat template.
+        ValueError: there is none, it has no chat template, or the model comes with pickles.
     """
     from transformers import AutoTokenizer
 
     path = model.tokenizer_path or model.path
     if path is None:
         raise ValueError(f"{key}.path is not set; give a folder or a name on the hub")
+    refuse_pickles(model, key)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
@@ -62,10 +101,9 @@ def context_length(config: DictConfig, name: str) -> int:
 
     policy, needed = config.policies[name], config.data.max_prompt_length + config.team.max_episode_tokens
     folder = Path(policy.model.path).expanduser()
-    if folder.is_dir() and not any(found for pattern in WEIGHTS for found in folder.glob(pattern)):
+    if folder.is_dir() and not any(folder.glob(WEIGHTS)):
         raise ValueError(
-            f"policies.{name}.model.path={policy.model.path} holds no weights ({' or '.join(WEIGHTS)}); "
-            "give the folder that does"
+            f"policies.{name}.model.path={policy.model.path} holds no weights ({WEIGHTS}); give the folder that does"
         )
     try:
         model = AutoConfig.from_pretrained(policy.model.path, trust_remote_code=policy.model.trust_remote_code)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from longshort.hiding import shown
 from longshort.rounds.schedule import leaves
 
 CONFIG = "config.yaml"
@@ -32,7 +33,7 @@ def refuse_changes(folder: Path, config: DictConfig) -> None:
     if not (folder / CONFIG).is_file() or config.trainer.resume_changed:
         return
     before = dict(leaves(OmegaConf.to_container(OmegaConf.load(folder / CONFIG))))
-    now = dict(leaves(OmegaConf.to_container(config)))
+    now = dict(leaves(shown(config)))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and _matters(key)]
     if changed:
         key = changed[0]

@@ -292,7 +292,9 @@ class Run:
         """A policy as the checkpoint of ``step`` has it; None: what the run began with, which it has at its start."""
         if step is None:
             return
-        folder = (checkpoints.folder_of(self.folder, step) / policy.name).absolute()
+        checkpoint = checkpoints.folder_of(self.folder, step)
+        checkpoints.require(checkpoint)
+        folder = (checkpoint / policy.name).absolute()
         if with_optimizer:
             policy.load(folder)
         else:
@@ -340,7 +342,8 @@ class Run:
     async def _resume(self) -> _State:
         """Go on from the newest checkpoint, where asked to."""
         record = Record.load(self.folder)
-        newest = checkpoints.latest(self.folder) if self.config.trainer.resume_mode == "auto" else None
+        resumes = self.config.trainer.resume_mode == "auto"
+        newest = checkpoints.newest_intact(self.folder, self._tell) if resumes else None
         if newest is None:
             # What rounds wrote down is of no use without their weights.
             return _State(Record(reasoner=record.reasoner), _weights_before(Record(), 0, self.learners))
@@ -350,6 +353,7 @@ class Run:
                 f"{len(over)} rounds of {self.folder} are over, but the recipe has {len(self.rounds)}; give it "
                 "the others again, or choose another trainer.default_local_dir"
             )
+        over = self._over(record, int(json.loads((newest / checkpoints.STATE).read_text())["step"]))
         if over and over[-1].stopped is None and over[-1].last_step < self.rounds[len(over) - 1].last:
             # The last round was made longer.
             over = over[:-1]
@@ -362,11 +366,26 @@ class Run:
                 await self._return(len(over), newest, state)
         return state
 
+    def _over(self, record: Record, step: int) -> tuple[FinishedRound, ...]:
+        """Rounds that are over at ``step``; one that ended with a checkpoint that was set aside since is done again."""
+        over = record.rounds
+        while over and over[-1].last_step > step and checkpoints.was_set_aside(self.folder, over[-1].last_step):
+            over = over[:-1]
+        return over
+
+    def _tell(self, sentence: str) -> None:
+        self.display.table("resuming", ("",), [(sentence,)])
+
     async def _return(self, number: int, newest: Path, state: _State) -> None:
         """To the checkpoint ``newest``, in round ``number`` or just before it."""
         each = self.rounds[number]
         saved = json.loads((newest / checkpoints.STATE).read_text())
         within = saved["step"] > each.first
+        needed = {step for step in state.weights.values() if step is not None}
+        if within:
+            needed |= {candidate["step"] for candidate in saved["candidates"]}
+        for step in sorted(needed - {saved["step"]}):
+            checkpoints.require(checkpoints.folder_of(self.folder, step), checksums=True)
         for policy in self.learners:
             reference, optimizer = (self._origin(policy, number, what) for what in ("reference", "optimizer"))
             weights = _weights_before(state.record, reference, self.learners)

@@ -28,6 +28,7 @@ from longshort.display import Display
 from longshort.episode import Episode, View
 from longshort.folders import sole_use_of
 from longshort.generation import Tokenizer
+from longshort.hiding import as_yaml
 from longshort.model_folder import context_length, load_tokenizer
 from longshort.policy import Policy
 from longshort.protocols import protocol_of
@@ -62,7 +63,7 @@ async def sft(config: DictConfig, display: Display) -> None:
     schedule = Schedule(len(training), config.data.train_batch_size, config.trainer.total_epochs, config.data.seed)
     _make_supervised(config, names, schedule.steps)
     with sole_use_of(folder), ExitStack() as stack:
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        (folder / "config.yaml").write_text(as_yaml(config))
         trackers = make_trackers(config, folder, stack)
         display.stage("starting Ray")
         team.start_ray(config)
@@ -182,7 +183,7 @@ class _PolicyRun:
     async def fit(self, training: Sequence[View], validation: Sequence[View]) -> None:
         settings = self.config.trainer
         self.folder.mkdir(parents=True, exist_ok=True)
-        newest = checkpoints.latest(self.folder) if settings.resume_mode == "auto" else None
+        newest = checkpoints.newest_intact(self.folder, self._tell) if settings.resume_mode == "auto" else None
         done = 0
         if newest is not None:
             self.steps.display.stage(f"resuming from {newest}")
@@ -203,6 +204,9 @@ class _PolicyRun:
                 self._save(step)
 
         await fit(self.policy, training, validation, self.schedule, done + 1, settings.test_freq, on_step)
+
+    def _tell(self, sentence: str) -> None:
+        self.steps.display.table(f"resuming {self.policy.name}", ("",), [(sentence,)])
 
     def _save(self, step: int) -> None:
         """Keep this checkpoint and the best one."""

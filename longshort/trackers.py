@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from longshort.hiding import hide, shown
 
 RUN_ID = "wandb_run_id"
 
@@ -61,13 +64,15 @@ class WandbTracker:
 
             settings = self._config.trainer
             self._run = wandb.init(
-                project=settings.project_name,
-                name=self._name,
-                group=settings.group_name or settings.experiment_name,
+                project=hide(settings.project_name),
+                name=hide(self._name),
+                group=hide(settings.group_name or settings.experiment_name),
                 id=self._id,
                 resume="allow",
                 dir=str(self._folder),
-                config=cast("dict[str, Any]", OmegaConf.to_container(self._config, resolve=True)),
+                config=shown(self._config, resolve=True),
+                # wandb would note the command line.
+                settings=wandb.Settings(x_disable_meta=any(hide(word) != word for word in sys.argv)),
             )
         return self._run
 

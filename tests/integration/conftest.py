@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,26 @@ SHARED = Path(os.environ.get("LONGSHORT_SHARED", Path(__file__).parents[3] / "sh
 MATH500 = SHARED / "data" / "benchmarks" / "math500.json"
 
 
+# Values that must not be in anything that a run writes.
+PLANTED = {
+    "WANDB_API_KEY": "planted0wandb0key0123456789abcdef012345678",
+    "HF_TOKEN": "hf_planted0token0123456789",
+    "OPENAI_API_KEY": "sk-planted-openai-0123456789",
+}
+
+
+@pytest.fixture(scope="module")
+def planted_secrets() -> Iterator[dict[str, str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PLANTED.items():
+            patch.setenv(name, value)
+        yield PLANTED
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def run(random_pair_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
+async def run(
+    planted_secrets: dict[str, str], random_pair_settings: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Run]:
     """A run that trains both policies on real mathematics, with every engine up."""
     from longshort.assembly import open_run
 
@@ -34,6 +52,8 @@ async def run(random_pair_settings: list[str], tmp_path_factory: pytest.TempPath
             f"data.train_files={problems}",
             "data.val_files=[]",
             "actor_rollout_ref.actor.use_kl_loss=true",
+            # A planted key is no login.
+            "trainer.logger=[tensorboard]",
             f"trainer.default_local_dir={tmp_path_factory.mktemp('run')}",
         ],
     )

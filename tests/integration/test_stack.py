@@ -97,15 +97,31 @@ async def test_engines_sample_with_the_actors_weights_only_after_a_sync(run: Run
 
 
 async def test_nothing_listens_beyond_loopback(run: Run) -> None:
-    ours = {process.pid: process for process in psutil.Process(os.getpid()).children(recursive=True)}
+    # The driver, Ray and its workers, engines, and the processes that grade.
+    driver = psutil.Process(os.getpid())
+    ours = {process.pid: process for process in (driver, *driver.children(recursive=True))}
     listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in ours]
-    assert listening
+    names = {ours[c.pid].name() for c in listening}
+    assert {"gcs_server", "raylet"} <= names and any("vLLM" in name for name in names), names
     beyond = {
         f"{ours[c.pid].name()} on {c.laddr.ip}"
         for c in listening
         if not ipaddress.ip_address(c.laddr.ip.removeprefix("::ffff:")).is_loopback
     }
     assert not beyond
+
+
+async def test_planted_secrets_are_in_nothing_that_run_ray_and_engines_wrote(
+    run: Run, planted_secrets: dict[str, str], tmp_path: Path
+) -> None:
+    import ray
+
+    checkpoints.save(tmp_path, 1, run.learners, {})
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [f for folder in (run.folder, tmp_path, session) for f in folder.rglob("*") if f.is_file()]
+    assert {"config.yaml", "manifest.json", "gcs_server.out"} <= {file.name for file in files}
+    found = {str(f): name for f in files for name, value in planted_secrets.items() if value.encode() in f.read_bytes()}
+    assert not found
 
 
 async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run: Run, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Steps on disk: complete or not there, all policies of a step as one.
 
 Not proved here: what a real policy writes and restores (the integration tests do), and that a disk keeps what it said
-it had written.
+it had written; only that it was asked to.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,7 @@ def test_folders_that_are_no_complete_step_are_ignored(tmp_path: Path) -> None:
     for name in ("global_step_7.best", "global_step_", "global_step_x", ".global_step_9.partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "state.json").write_text(json.dumps({"step": 99}))
+        (tmp_path / name / "manifest.json").write_text(json.dumps({"files": {"state.json": {"size": 12}}}))
     (tmp_path / "global_step_8").write_text("a file")
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_3"
 
@@ -124,3 +128,113 @@ def test_policies_get_absolute_folders_for_their_workers_run_elsewhere(
     spy = Spy("long", FakeGenerator(FakeTokenizer(), []))
     checkpoints.load(checkpoints.save(Path("run"), 1, [spy], {}), [spy])
     assert [folder.is_absolute() for folder in seen] == [True, True]
+
+
+def _half_written(folder: Path) -> None:
+    """As if a copy had been stopped."""
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "short")
+
+
+def _flipped(folder: Path) -> None:
+    content = bytearray((folder / "long" / "weights").read_bytes())
+    content[0] ^= 1
+    (folder / "long" / "weights").write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated shard": (lambda f: (f / "long" / "weights").write_text("lon"), "long/weights has 3 bytes instead of 6"),
+    "missing policy": (lambda f: shutil.rmtree(f / "short"), "short/weights is missing"),
+    "flipped byte": (_flipped, "long/weights has other content than was written"),
+    "changed state": (lambda f: (f / "state.json").write_text('{"step": 3}'), "state.json has other content"),
+    "truncated manifest": (
+        lambda f: (f / "manifest.json").write_text((f / "manifest.json").read_text()[:-9]),
+        "its manifest.json cannot be read",
+    ),
+    "empty manifest": (lambda f: (f / "manifest.json").write_text(""), "its manifest.json cannot be read"),
+    "manifest of nothing": (lambda f: (f / "manifest.json").write_text('{"files": {}}'), "cannot be read"),
+    "manifest of another kind": (lambda f: (f / "manifest.json").write_text("[]"), "cannot be read"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "it has no manifest.json"),
+    "half written": (_half_written, "it has no manifest.json"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_newest_checkpoint_is_told_and_set_aside_and_the_one_before_is_used(
+    tmp_path: Path, name: str
+) -> None:
+    damage, sentence = DAMAGES[name]
+    good = checkpoints.save(tmp_path, 1, policies("long", "short"), {})
+    bad = checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    damage(bad)
+    told: list[str] = []
+    assert checkpoints.newest_intact(tmp_path, told.append) == good
+    (line,) = told
+    assert line.startswith("checkpoint global_step_2 is damaged (") and sentence in line
+    assert checkpoints.was_set_aside(tmp_path, 2) and not checkpoints.was_set_aside(tmp_path, 1)
+    assert checkpoints.steps(tmp_path) == [1] and checkpoints.latest(tmp_path) == good
+    # What is set aside is neither in the way of a new one nor told again.
+    checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    assert checkpoints.newest_intact(tmp_path, told.append) == bad
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name not in {"flipped byte", "changed state"}])
+def test_nothing_is_loaded_of_a_checkpoint_with_a_missing_or_cut_file(tmp_path: Path, name: str) -> None:
+    folder = checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    DAMAGES[name][0](folder)
+    pair = policies("long", "short")
+    with pytest.raises(checkpoints.DamagedCheckpointError, match=r"global_step_2 is needed and damaged \(.*a copy"):
+        checkpoints.load(folder, pair)
+    assert pair[0].log == []
+    assert checkpoints.latest(tmp_path) is None
+
+
+def test_where_all_checkpoints_are_damaged_there_is_none(tmp_path: Path) -> None:
+    for step in (1, 2):
+        DAMAGES["truncated shard"][0](checkpoints.save(tmp_path, step, policies("long", "short"), {}))
+    told: list[str] = []
+    assert checkpoints.newest_intact(tmp_path, told.append) is None
+    assert [line.split()[1] for line in told] == ["global_step_2", "global_step_1"]
+
+
+def test_a_manifest_names_every_file_with_size_and_sha256(tmp_path: Path) -> None:
+    folder = checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    files = {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    del files["manifest.json"]
+    assert json.loads((folder / "manifest.json").read_text()) == {
+        "files": {
+            name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in sorted(files.items())
+        }
+    }
+
+
+def test_everything_is_on_the_disk_before_the_checkpoint_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    target = tmp_path / "global_step_2"
+
+    def fsync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").resolve()
+        synced.append((name.relative_to(tmp_path).as_posix(), target.exists()))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    partial = ".global_step_2.partial"
+    before = {name for name, named in synced if not named}
+    assert before == {partial} | {
+        f"{partial}/{name}"
+        for name in ("long", "short", "long/weights", "short/weights", "state.json", "manifest.json")
+    }
+    assert synced.index((f"{partial}/manifest.json", False)) > synced.index((f"{partial}/state.json", False))
+    assert [name for name, named in synced if named] == ["."]
+
+
+def test_a_checkpoint_whose_removal_was_cut_short_is_no_step_and_is_removed(tmp_path: Path) -> None:
+    kept = checkpoints.save(tmp_path, 2, policies("long"), {})
+    (tmp_path / ".global_step_1.removed" / "long").mkdir(parents=True)
+    checkpoints.save(tmp_path, 1, policies("long"), {})
+    checkpoints.keep_only(tmp_path, [kept])
+    assert [path.name for path in tmp_path.iterdir()] == ["global_step_2"]

@@ -10,10 +10,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from longshort.config import build_config
-from longshort.model_folder import context_length, load_tokenizer
+from longshort.model_folder import context_length, load_tokenizer, refuse_pickles
 from longshort.playground import model_path
 from longshort.protocol import LONG_SHORT
 
@@ -76,3 +76,39 @@ def test_a_folder_without_a_tokenizer(folder: Path) -> None:
         file.unlink()
     with pytest.raises(ValueError, match=r"policies\.long\.model\.path=.*has no tokenizer: [^\n]+$"):
         load_tokenizer(recipe(folder).policies.long, "long", LONG_SHORT)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.pth", "training_args.bin", "x.pkl"])
+def test_a_folder_with_pickles_is_refused_whatever_else_it_holds(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"policies\.long\.model\.path=.*holds pickles \({name}\).*as safetensors"):
+        load_tokenizer(recipe(folder).policies.long, "long", LONG_SHORT)
+
+
+def test_an_adapter_with_pickles_is_refused(folder: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.bin").write_bytes(b"")
+    config = recipe(folder, f"policies.long.model.lora_adapter_path={adapter}", "policies.long.model.lora_rank=8")
+    with pytest.raises(ValueError, match=r"policies\.long\.model\.lora_adapter_path=.*adapter_model\.bin"):
+        load_tokenizer(config.policies.long, "long", LONG_SHORT)
+
+
+@pytest.mark.parametrize(("files", "refused"), [(["a.bin"], True), (["a.bin", "model.safetensors"], False)])
+def test_of_a_model_of_the_hub_pickles_count_where_there_is_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], refused: bool
+) -> None:
+    copy = tmp_path / "models--someone--model" / "snapshots" / "abc"
+    copy.mkdir(parents=True)
+    (tmp_path / "models--someone--model" / "refs").mkdir()
+    (tmp_path / "models--someone--model" / "refs" / "main").write_text("abc")
+    for name in ["config.json", *files]:
+        (copy / name).write_text("{}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    model = OmegaConf.create({"path": "someone/model"})
+    if refused:
+        with pytest.raises(ValueError, match=r"policies\.long\.model\.path=someone/model holds pickles \(a\.bin\)"):
+            refuse_pickles(model, "policies.long.model")
+    else:
+        refuse_pickles(model, "policies.long.model")

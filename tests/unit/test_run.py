@@ -19,6 +19,7 @@ from fakes import EOS, FakeGenerator, FakeGrader, FakePolicy, FakeTokenizer, Req
 from killed_runs import steps_of
 from omegaconf import DictConfig
 
+from longshort.checkpoints import DamagedCheckpointError
 from longshort.config import build_config
 from longshort.controller import Limits, Member, Sampling, SynergyController
 from longshort.data import ProblemOrder
@@ -274,3 +275,41 @@ async def test_a_run_without_checkpoints_begins_anew_and_a_finished_one_does_not
         assert all(
             len(policy.updates) == updates for policy in run.trainer.policies.values() if isinstance(policy, Learner)
         )
+
+
+@pytest.mark.parametrize("damaged", [[8], [5], [8, 7, 6], [8, 7, 6, 5, 4]])
+async def test_a_run_with_damaged_checkpoints_goes_on_from_the_one_before_as_if_nothing_had_happened(
+    tmp_path: Path, damaged: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    await open_fake(tmp_path / "whole", "local", PAIR).fit()
+    folder = tmp_path / "damaged"
+    with pytest.raises((Killed, BaseExceptionGroup)):
+        # Killed in the last round, and once more in the one before, so that the rounds' record is behind and ahead.
+        await open_fake(folder, "local", PAIR, kill_at=150).fit()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await open_fake(folder, "local", PAIR).fit()
+    for step in damaged:
+        (folder / f"global_step_{step}" / "long" / "weights").unlink(missing_ok=True)
+        (folder / f"global_step_{step}" / "short" / "weights").unlink(missing_ok=True)
+    run = open_fake(folder, "local", PAIR)
+    await run.fit()
+    newest = max(set(range(1, 9)) - set(damaged))
+    updates = sum(len(policy.updates) for policy in run.trainer.policies.values() if isinstance(policy, Learner))
+    # Rounds b and c train both (steps 4 and 5) and short alone (6 to 8).
+    assert updates == (0 if newest == 8 else sum(2 if step in (4, 5) else 1 for step in range(newest + 1, 9)))
+    assert ("global_step_8 is damaged" in capsys.readouterr().out) == (8 in damaged)
+    assert steps_of(folder) == steps_of(tmp_path / "whole")
+    assert Record.load(folder).rounds == Record.load(tmp_path / "whole").rounds
+
+
+async def test_a_damaged_checkpoint_that_a_round_needs_ends_the_run_before_anything_is_loaded(tmp_path: Path) -> None:
+    await open_fake(tmp_path, "local", PAIR).fit()
+    # As if the last round had just begun: `long` has the weights of step 5 in it.
+    (tmp_path / "global_step_8" / "manifest.json").unlink()
+    weights = tmp_path / "global_step_5" / "long" / "weights"
+    weights.write_text(weights.read_text().replace("e", "E", 1))
+    run = open_fake(tmp_path, "local", PAIR)
+    with pytest.raises(DamagedCheckpointError, match=r"global_step_5 is needed and damaged \(long/weights has other"):
+        await run.fit()
+    assert all(policy.value == 0.0 for policy in run.trainer.policies.values() if isinstance(policy, Learner))

@@ -1,0 +1,1 @@
+"""``longshort doctor``: what a run needs, looked at before it starts."""

@@ -1,0 +1,66 @@
+"""The nodes of a cluster: do they answer, see the run's folder, and agree on the time?"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from longshort.doctor.check import Check, Level
+
+if TYPE_CHECKING:
+    from workers.nodes import Node
+
+# Certificates and tokens fail, and logs lie, beyond it.
+CLOCK_S = 2.0
+
+
+def check_cluster(config: DictConfig, needed: int) -> list[Check]:
+    """Join the cluster of ``RAY_ADDRESS`` and ask every node; ``needed`` GPUs of all nodes together."""
+    from workers import team
+    from workers.nodes import ask_nodes
+
+    folder = Path(config.trainer.default_local_dir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f".seen-{secrets.token_hex(4)}"
+    file.touch()
+    try:
+        team.start_ray(config)
+        return judge(ask_nodes(file), folder, needed)
+    finally:
+        team.stop()
+        file.unlink()
+
+
+def judge(nodes: Sequence[Node], folder: Path, needed: int) -> list[Check]:
+    """Of what nodes said."""
+    silent = [node.name for node in nodes if not node.answers]
+    blind = [node.name for node in nodes if node.answers and not node.sees]
+    skewed = [f"{node.name} by {node.clock:+.1f} s" for node in nodes if abs(node.clock) > CLOCK_S]
+    devices = sum(node.devices for node in nodes)
+    return [
+        _check("nodes", silent, f"{len(nodes)} answer", "no answer from", "look at Ray on them, or take them away"),
+        _check(
+            "shared folder",
+            blind,
+            f"all see {folder}",
+            f"{folder} is not seen by",
+            "put trainer.default_local_dir on a file system that every node mounts",
+        ),
+        _check("clocks", skewed, f"within {CLOCK_S:g} s", "differs from here:", "start NTP or chrony on them"),
+        Check(
+            "devices of the cluster",
+            Level.FAIL if devices < needed else Level.OK,
+            f"{devices}",
+            f"the recipe asks for {needed}: add nodes, or lower placement.n_gpus_per_node" if devices < needed else "",
+        ),
+    ]
+
+
+def _check(name: str, wrong: Sequence[str], fine: str, words: str, remedy: str) -> Check:
+    if not wrong:
+        return Check(name, Level.OK, fine)
+    return Check(name, Level.FAIL, f"{words} {', '.join(wrong)}", remedy)

@@ -1,0 +1,241 @@
+"""The doctor: what it reckons is what torch allocates, and everything that is missing is said with a remedy.
+
+Not proved here: activations, which are an upper estimate, and what an engine allocates on a GPU.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+from functools import cache
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+from rich.console import Console
+
+from longshort.cli import main
+from longshort.config import build_config
+from longshort.display import Display
+from longshort.doctor import machine
+from longshort.doctor.check import Check, Level
+from longshort.doctor.cluster import judge
+from longshort.doctor.doctor import warn_before_start
+from longshort.doctor.fit import GIB, Member, check_fit, phases, read_members
+from longshort.doctor.machine import Gpu
+from longshort.doctor.memory import Sizes, engine, read_sizes, training
+from longshort.playground import model_path
+from workers.nodes import Node
+
+# Qwen2.5-7B, by its published configuration: 7.6 billion parameters.
+OUTER = 2 * 152064 * 3584 + 3584
+QWEN_7B = Sizes(
+    7_615_616_512, OUTER, (7_615_616_512 - OUTER) // 28, 28 * 120_000, 28, 3584, 18944, 3584, 512, 4, 152064
+)
+
+
+@cache
+def recipe(name: str, *overrides: str) -> DictConfig:
+    return build_config(name, overrides)
+
+
+def levels(checks: list[Check]) -> dict[str, str]:
+    return {check.name: check.level.value for check in checks}
+
+
+@pytest.mark.parametrize("role", ["long", "short"])
+def test_weights_gradients_and_optimiser_are_what_torch_allocates(role: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_path(role), dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.arange(8)[None]).logits.sum().backward()
+    optimizer.step()
+    policy = recipe("local").policies[role]
+    told = training(policy, read_sizes(policy.model), ranks=1)
+    weights = sum(p.nbytes for p in model.parameters())
+    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    moments = sum(t.nbytes for state in optimizer.state.values() for t in state.values() if t.dim())
+    assert (told.weights, told.gradients, told.optimizer) == (weights, gradients, moments)
+    assert training(policy, read_sizes(policy.model), ranks=4).optimizer == moments / 4
+
+
+def test_a_kv_cache_of_a_token_is_what_transformers_keeps_of_it() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_path("long"), dtype=torch.float32)
+    kept = model(torch.arange(8)[None], use_cache=True).past_key_values
+    size = sum(layer.keys.nbytes + layer.values.nbytes for layer in kept.layers)
+    policy = recipe("local").policies.long
+    told = engine(policy, read_sizes(policy.model), "cpu", may_sleep=True)
+    assert told.cache_a_token * 8 == size
+    assert told.weights == sum(p.nbytes for p in model.parameters())
+
+
+def test_activations_are_an_upper_estimate_of_what_a_backward_pass_keeps() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    policy, tokens = recipe("local").policies.long, 256
+    model = AutoModelForCausalLM.from_pretrained(model_path("long"), dtype=torch.float32)
+    own = {p.data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model.model(torch.arange(tokens)[None] % 50).last_hidden_state
+    assert hidden.requires_grad
+    told = training(policy, read_sizes(policy.model), ranks=1).activations
+    told *= tokens / policy.actor.ppo_max_token_len_per_gpu
+    assert 0.5 * told < sum(kept.values()) <= told * 1.34
+
+
+def test_a_7b_learner_on_six_gpus_and_its_partner_by_hand() -> None:
+    config = recipe("longshort_qwen2.5_7b")
+    policy = config.policies.long
+    told = training(policy, QWEN_7B, ranks=6)
+    assert told.weights == told.gradients == QWEN_7B.parameters * 4 / 6
+    assert told.optimizer == 2 * told.weights
+    assert told.logits == 18432 * 152064 * 10
+    assert engine(policy, QWEN_7B, "cuda", True).cache_a_token == 2 * 28 * 512 * 2
+    member = Member("long", QWEN_7B, engine(policy, QWEN_7B, "cuda", True), told)
+    playing, learning = phases([member], 80 * GIB)
+    assert playing.total == pytest.approx(0.6 * 80 * GIB + 3 * told.weights)
+    assert learning.total == told.peak, "its engine sleeps meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "gib", "failing", "remedy"),
+    [
+        ("longshort_qwen2.5_7b", (), 24, "long learns", "ppo_max_token_len_per_gpu"),
+        ("longshort_qwen2.5_7b", ("actor_rollout_ref.rollout.gpu_memory_utilization=0.1",), 80, "KV cache", "raise"),
+        ("longshort_qwen2.5_7b", ("actor_rollout_ref.rollout.gpu_memory_utilization=0.95",), 80, "playing", "lower"),
+    ],
+)
+def test_what_does_not_fit_fails_with_what_to_change(
+    name: str, overrides: tuple[str, ...], gib: float, failing: str, remedy: str
+) -> None:
+    config = recipe(name, *overrides)
+    policy = config.policies.long
+    member = Member("long", QWEN_7B, engine(policy, QWEN_7B, "cuda", True), training(policy, QWEN_7B, ranks=6))
+    failed = [check for check in check_fit(config, [member], gib * GIB) if check.level is Level.FAIL]
+    assert any(failing in check.name and check.remedy for check in failed)
+    assert any(remedy in check.remedy for check in failed)
+
+
+def test_colocated_policies_share_gpus_and_rest_while_another_learns() -> None:
+    config = recipe("local_gpu")
+    members = read_members(config)
+    playing, *learning = phases(members, 80 * GIB)
+    assert [phase.name for phase in learning] == ["long learns", "short learns"]
+    assert {part.split(":")[0] for part in playing.parts} == {"long", "short"}
+    assert "short: at rest" in learning[0].parts and "short: engine" not in learning[0].parts
+    split = recipe("local_gpu", "placement.mode=split")
+    assert all(
+        len({part.split(":")[0] for part in p.parts}) == 1 for m in read_members(split) for p in phases([m], GIB)
+    )
+
+
+def test_packages_are_compared_with_the_pins_of_the_device() -> None:
+    pins = [
+        "rich>=14",
+        "torch==1.0 ; extra == 'cpu'",
+        "nowhere-to-be-found==1 ; extra == 'gpu'",
+        "mypy==0 ; extra == 'dev'",
+    ]
+    assert [(c.name, c.level.value) for c in machine.check_packages("cpu", pins)] == [("package torch", "warn")]
+    assert levels(machine.check_packages("cuda", pins)) == {"package nowhere-to-be-found": "fail"}
+    assert levels(machine.check_packages("cuda", ["nowhere-to-be-found>=1"])) == {"package nowhere-to-be-found": "fail"}
+    assert levels(machine.check_packages("cpu", ["rich>=14"])) == {"packages": "ok"}
+
+
+def test_a_python_beyond_the_packages_range_fails() -> None:
+    assert machine.check_python().level is Level.OK
+    assert machine.check_python((3, 9)).level is Level.FAIL
+
+
+def test_gpus_that_are_missing_or_few_fail() -> None:
+    gpu = Gpu("A", 80 * GIB, "570")
+    assert levels(machine.check_gpus("cpu", 2, [])) == {"GPU": "ok"}
+    assert levels(machine.check_gpus("cuda", 2, [])) == {"GPU": "fail"}
+    assert levels(machine.check_gpus("cuda", 2, [gpu]))["GPU"] == "fail"
+    assert levels(machine.check_gpus("cuda", 1, [gpu]))["GPU"] == "ok"
+
+
+def test_a_cluster_that_does_not_answer_fails() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        taken.listen()
+        assert levels(machine.check_ports({"RAY_ADDRESS": f"127.0.0.1:{port}"})) == {"ports": "ok", "RAY_ADDRESS": "ok"}
+    assert levels(machine.check_ports({"RAY_ADDRESS": f"127.0.0.1:{port}"}))["RAY_ADDRESS"] == "fail"
+    assert levels(machine.check_ports({})) == {"ports": "ok"}
+
+
+def test_too_little_disk_for_checkpoints_fails(tmp_path: Path) -> None:
+    config = build_config("local", [f"trainer.default_local_dir={tmp_path / 'new' / 'run'}", "trainer.save_freq=1"])
+    huge = Sizes(10**15, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+    policy = config.policies.long
+    member = Member("long", huge, engine(policy, huge, "cpu", True), training(policy, huge, 1))
+    assert levels(machine.check_disk(config, [member]))["disk"] == "fail"
+    assert levels(machine.check_disk(config, read_members(config)))["disk"] == "ok"
+
+
+def test_wandb_without_a_login_fails_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    assert machine.check_wandb(recipe("local", "trainer.logger=[wandb]")).level is Level.FAIL
+    assert machine.check_wandb(recipe("local")).level is Level.OK
+    assert machine.check_wandb(recipe("local", "trainer.logger=[]")).found == "not asked for"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert machine.check_wandb(recipe("local", "trainer.logger=[wandb]")).level is Level.OK
+
+
+def test_nodes_are_judged_by_what_they_say(tmp_path: Path) -> None:
+    good = Node("a", True, True, 0.1, 8)
+    assert set(levels(judge([good, good], tmp_path, 16)).values()) == {"ok"}
+    bad = [good, Node("b", False, False, 0.0, 8), Node("c", True, False, -30.0, 8)]
+    checks = {check.name: check for check in judge(bad, tmp_path, 32)}
+    assert {check.level.value for check in checks.values()} == {"fail"}
+    assert checks["nodes"].found == "no answer from b"
+    assert checks["shared folder"].found == f"{tmp_path} is not seen by c"
+    assert checks["clocks"].found == "differs from here: c by -30.0 s"
+    assert "asks for 32" in checks["devices of the cluster"].remedy
+
+
+def test_the_doctor_prints_a_table_and_its_exit_code_is_one_where_something_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folder = f"trainer.default_local_dir={tmp_path / 'run'}"
+    monkeypatch.setattr("longshort.doctor.doctor.check_packages", lambda device: [])
+    assert main(["doctor", folder]) == 0
+    assert "KV cache of short" in capsys.readouterr().out
+    assert main(["doctor", folder, "--gpu-memory", "0.1"]) == 1
+    captured = capsys.readouterr()
+    assert "fail  memory, long learns (long)" in captured.out and "something failed" in captured.err
+    assert main(["doctor", folder, f"policies.long.model.path={tmp_path}"]) == 1
+    assert "fail  models" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_warned_of_what_may_not_fit_where_gpus_are_known_and_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, width=300))
+    monkeypatch.setattr("longshort.doctor.doctor.find_gpus", lambda: [Gpu("small", GIB // 4, "570")])
+    warn_before_start(recipe("local"), display)
+    assert out.getvalue() == ""
+    warn_before_start(recipe("local_gpu", f"trainer.default_local_dir={tmp_path}"), display)
+    assert "an estimate before anything starts" in out.getvalue() and "learns" in out.getvalue()

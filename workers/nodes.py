@@ -1,0 +1,62 @@
+"""What each node of a cluster sees, asked by a small task on every one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+# A busy node answers late.
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node.
+
+    Attributes:
+        name: its host name, or Ray's address where it did not answer.
+        answers: within a minute.
+        sees: whether it has the file that was asked for.
+        clock: seconds by which its clock is ahead of the driver's, good to half the time that the answer took.
+        devices: GPUs that Ray counts there.
+    """
+
+    name: str
+    answers: bool
+    sees: bool
+    clock: float
+    devices: int
+
+
+def ask_nodes(file: Path) -> list[Node]:
+    """Of the cluster that Ray has joined; ``file`` was written by the driver."""
+
+    def look(path: str) -> tuple[str, bool, float]:
+        # Network file systems keep what they know of a folder; listing it asks again.
+        os.listdir(Path(path).parent) if Path(path).parent.is_dir() else []
+        return socket.gethostname(), Path(path).is_file(), time.time()
+
+    remote = ray.remote(num_cpus=0)(look)
+    nodes = []
+    for each in ray.nodes():
+        if not each["Alive"]:
+            continue
+        devices = int(each["Resources"].get("GPU", 0))
+        placed = remote.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(each["NodeID"], soft=False), max_retries=0
+        )
+        # The first call starts a process, the second is timed.
+        try:
+            ray.get(placed.remote(str(file)), timeout=PATIENCE_S)
+            asked = time.time()
+            name, sees, theirs = ray.get(placed.remote(str(file)), timeout=PATIENCE_S)
+            nodes.append(Node(name, True, sees, theirs - (asked + time.time()) / 2, devices))
+        except (ray.exceptions.RayError, TimeoutError):
+            nodes.append(Node(each["NodeManagerAddress"], False, False, 0.0, devices))
+    return nodes
