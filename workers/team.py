@@ -84,9 +84,11 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
 def _own_sigterm() -> Iterator[None]:
     """Keep what SIGTERM does: Ray's own handler aborts the process with a trace of its stack."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 async def start_policies(

@@ -170,7 +170,7 @@ class Evaluation:
             for name, values in found.items():
                 if name in self.base["benchmarks"]:
                     values["aes"] = _aes(values, self.base["benchmarks"][name])
-            if found.keys() == self.base["benchmarks"].keys():
+            if found and found.keys() == self.base["benchmarks"].keys():
                 average["aes"] = _aes(average, self.base["average"])
         summary = {
             "model": self.model,

@@ -43,7 +43,6 @@ def test_an_evaluation_that_is_stopped_goes_on_and_costs_nothing_when_it_is_over
     assert len(samples) == 24 * 8
     assert all(samples[key] == sample for key, sample in before.items()), "a sample is played once"
     numbers = read_summary(tmp_path)["benchmarks"][NAME]
-    # The playground's pair is right more often than not, and half of what its long model reads is cached.
     assert numbers["pass@1"] > 0.5 and numbers["interval"][0] < numbers["pass@1"] < numbers["interval"][1]
     context = numbers["roles"]["short"]["context"]
     assert context["generated"] > 0 and context["cached"] + context["computed"] == context["prompt"] > 0

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,13 @@ class ScriptedEngines:
     ) -> Mapping[str, Generator]:
         self.starts += 1
         self.generators = {
-            name: ScriptedGenerator(lambda request, name=name: self.scripts[name](request, tokenizers[name]), t)
-            for name, t in tokenizers.items()
+            name: ScriptedGenerator(partial(self._reply, name, tokenizer), tokenizer)
+            for name, tokenizer in tokenizers.items()
         }
         return self.generators
+
+    def _reply(self, name: str, tokenizer: Tokenizer, request: Request) -> str:
+        return self.scripts[name](request, tokenizer)
 
     def stop(self) -> None:
         self.stops += 1
@@ -89,7 +92,8 @@ def pair() -> ScriptedEngines:
 
 @cache
 def built(name: str) -> DictConfig:
-    return build_config(name, [f"evaluation.benchmarks=[{BENCHMARK}]", "evaluation.samples=2"])
+    fixed = [f"evaluation.benchmarks=[{BENCHMARK}]", "evaluation.samples=2", "reward.grading_workers=1"]
+    return build_config(name, fixed)
 
 
 def recipe(folder: Path, *changes: str, name: str = "evaluate_playground") -> DictConfig:

@@ -28,7 +28,9 @@ class Reference:
     def __init__(self, path: str, device: str, tokenizer: Tokenizer) -> None:
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         self.tokenizer, self._device = tokenizer, device
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         self._model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
