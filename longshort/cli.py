@@ -117,6 +117,13 @@ async def _evaluate(config: DictConfig) -> None:
         await evaluate(config, display)
 
 
+async def _behaviour(config: DictConfig) -> None:
+    from longshort.evaluation.behaviour.run import behaviour
+
+    with Display() as display:
+        await behaviour(config, display)
+
+
 def _status(options: argparse.Namespace) -> None:
     from longshort.status import show_status
 
@@ -129,6 +136,13 @@ def _report(options: argparse.Namespace) -> None:
 
     with Display() as display:
         report(options.folders, options.out, display)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from longshort.evaluation.comparison import show_comparison
+
+    with Display() as display:
+        show_comparison(options.a, options.b, display)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -161,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         ("sft", "sft_playground", _sft, "fine-tune policies on written conversations"),
         ("coldstart", COLDSTART, _coldstart, "all of it: from problems to a fine-tuned pair"),
         ("evaluate", EVALUATE, _evaluate, "play benchmarks with the policies of a recipe"),
+        ("behaviour", EVALUATE, _behaviour, "words, phases and perplexity of what was evaluated"),
     ):
         sub = commands.add_parser(command, help=text)
         sub.set_defaults(run=_run_recipe, play=play)
@@ -175,6 +190,10 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
     report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="of a run, cold start or evaluation")
     report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="by default report.html")
+    compare = commands.add_parser("compare", help="two evaluations of the same problems, paired")
+    compare.set_defaults(run=_compare)
+    compare.add_argument("a", type=Path, metavar="A", help="folder that `longshort evaluate` wrote")
+    compare.add_argument("b", type=Path, metavar="B", help="another, compared with it")
     _add_data(commands)
     return parser
 

@@ -30,6 +30,8 @@ SHARED_ROOT = "actor_rollout_ref"
 GROUPS = ("policies", "models")
 ENDPOINT = "endpoint"
 BYPASS = "bypass_mode"
+# Mappings whose further keys depend on a name in them, so base.yaml cannot list them; who reads them checks them.
+OPEN = ("reward.length",)
 
 
 def config_dir() -> Path:
@@ -150,7 +152,8 @@ def _refuse_unknown_keys(config: DictConfig, base: DictConfig, name: str, path: 
             raise ValueError(f"recipe {name!r} sets {path}{key}, which is unknown; there are: {', '.join(known)}")
         child, base_child = config._get_node(key), base._get_node(key)
         # An empty mapping is for the user to fill.
-        if isinstance(child, DictConfig) and isinstance(base_child, DictConfig) and len(base_child):
+        closed = f"{path}{key}" not in OPEN
+        if isinstance(child, DictConfig) and isinstance(base_child, DictConfig) and len(base_child) and closed:
             _refuse_unknown_keys(child, base_child, name, f"{path}{key}.")
 
 

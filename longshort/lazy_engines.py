@@ -15,36 +15,31 @@ class LazyEngines:
     Concurrency: requests wait for the start, which happens once.
 
     Args:
-        device: ``trainer.device``.
         start: starts Ray and the engines, and gives their generators.
+        stop: takes down what was started, whole or in part.
     """
 
-    def __init__(self, device: str, start: Callable[[], Awaitable[Mapping[str, Generator]]]) -> None:
-        self._device, self._start = device, start
+    def __init__(self, start: Callable[[], Awaitable[Mapping[str, Generator]]], stop: Callable[[], None]) -> None:
+        self._start, self._stop = start, stop
         self._starting = asyncio.Lock()
-        self._started: Mapping[str, Generator] | None = None
+        self._generators: Mapping[str, Generator] | None = None
         self._began = False
 
     def __getitem__(self, name: str) -> Generator:
         return _Lazy(self, name)
 
-    async def started(self) -> Mapping[str, Generator]:
-        """The generators, once they are there."""
+    async def generators(self) -> Mapping[str, Generator]:
+        """All of them, once they are there."""
         async with self._starting:
-            if self._started is None:
-                from workers import team
-
-                team.configure_environment(self._device)
+            if self._generators is None:
                 self._began = True
-                self._started = await self._start()
-        return self._started
+                self._generators = await self._start()
+        return self._generators
 
     def stop(self) -> None:
-        """Take down what was started."""
+        """Take down what was started; nothing where nothing was asked."""
         if self._began:
-            from workers import team
-
-            team.stop()
+            self._stop()
 
 
 @dataclass(frozen=True)
@@ -53,4 +48,4 @@ class _Lazy:
     name: str
 
     async def generate(self, prompt: Prompt, params: SamplingParams, session: str) -> Completion:
-        return await (await self.engines.started())[self.name].generate(prompt, params, session)
+        return await (await self.engines.generators())[self.name].generate(prompt, params, session)

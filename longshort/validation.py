@@ -150,6 +150,10 @@ def _check_evaluation(config: DictConfig) -> None:
         count("evaluation.baseline.budgets", budget)
     for key in ("answer_tokens", "estimate_tokens"):
         count(f"evaluation.baseline.{key}", baseline[key])
+    if evaluation.behaviour.problems is not None:
+        count("evaluation.behaviour.problems", evaluation.behaviour.problems)
+    for key, least in (("retries", 0), ("max_tokens", 1)):
+        count(f"evaluation.behaviour.judge.{key}", evaluation.behaviour.judge[key], least)
     if baseline.name == FIRST_THOUGHT and not baseline.thought_end:
         raise ValueError("evaluation.baseline.thought_end is empty; give what a thought ends with, as a blank line")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +58,8 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     runtime_env = {"env_vars": variables}
     if "RAY_ADDRESS" in os.environ:
-        ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
+        with _own_sigterm():
+            ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
         return
     if slots is None:
         from workers.placement import device_slots
@@ -66,14 +69,24 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
     local = {"num_cpus": max(8 * len(config.policies) * slots, os.cpu_count() or 1)}
     if device == "cpu":
         local["num_gpus"] = slots
-    ray.init(
-        address="local",
-        runtime_env=runtime_env,
-        include_dashboard=False,
-        log_to_driver=config.trainer.log_to_driver,
-        object_store_memory=config.trainer.object_store_bytes,
-        **local,
-    )
+    with _own_sigterm():
+        ray.init(
+            address="local",
+            runtime_env=runtime_env,
+            include_dashboard=False,
+            log_to_driver=config.trainer.log_to_driver,
+            object_store_memory=config.trainer.object_store_bytes,
+            **local,
+        )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray's own handler aborts the process with a trace of its stack."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 async def start_policies(

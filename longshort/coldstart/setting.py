@@ -72,7 +72,7 @@ def opener(config: DictConfig, display: Display) -> OpenModel:
             async with EndpointGenerator(endpoint_of(model, name)) as generator:
                 yield generator
             return
-        engines = LazyEngines(config.trainer.device, partial(_start, config, name, display))
+        engines = LazyEngines(partial(_start, config, name, display), _stop)
         try:
             yield engines[name]
         finally:
@@ -84,11 +84,18 @@ def opener(config: DictConfig, display: Display) -> OpenModel:
 async def _start(config: DictConfig, name: str, display: Display) -> dict[str, Generator]:
     from workers import team
 
+    team.configure_environment(config.trainer.device)
     tokenizer = read_tokenizer(config.models[name].model, f"models.{name}.model")
     display.stage(f"starting the {name}")
     generator = await team.start_model(config, name, tokenizer)
     display.stage(f"asking the {name}")
     return {name: generator}
+
+
+def _stop() -> None:
+    from workers import team
+
+    team.stop()
 
 
 def model_of(config: DictConfig, name: str) -> DictConfig:

@@ -7,12 +7,12 @@ is missing, so a second one costs nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
@@ -38,7 +38,7 @@ from longshort.model_folder import context_length, load_tokenizer
 from longshort.player import Player
 from longshort.protocols import protocol_of
 from longshort.run import evaluation_sampling
-from longshort.stages import ItemsFailedError, Record, run_stage
+from longshort.stages import ItemsFailedError, Record, StageResult, run_stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,20 @@ class Playable:
     left_out: Mapping[str, int]
 
 
-async def evaluate(config: DictConfig, display: Display) -> None:
+class Engines(Protocol):
+    """What starts the policies of a recipe."""
+
+    async def start(
+        self, config: DictConfig, tokenizers: Mapping[str, Tokenizer], display: Display
+    ) -> Mapping[str, Generator]: ...
+
+    def stop(self) -> None: ...
+
+
+async def evaluate(config: DictConfig, display: Display, engines: Engines | None = None) -> None:
     """Play every benchmark of ``evaluation.benchmarks`` and write ``summary.json``.
+
+    ``engines``: by default vLLM's on Ray.
 
     Raises:
         ValueError: benchmarks or models cannot be read, or the folder holds another evaluation.
@@ -66,26 +78,33 @@ async def evaluate(config: DictConfig, display: Display) -> None:
     folder = Path(config.evaluation.folder)
     data_dir = config.evaluation.data_dir
     benchmarks = find_benchmarks(as_list(config.evaluation.benchmarks), data_dir and Path(data_dir))
+    for each in benchmarks:
+        if Path(each.path).absolute().parent == folder.absolute():
+            raise ValueError(f"evaluation.folder={folder} holds the benchmark {each.path}; choose another folder")
     base = config.evaluation.base and read_summary(Path(config.evaluation.base))
     display.stage("loading benchmarks and tokenizers")
     protocol = protocol_of(config.team)
     tokenizers = {str(name): load_tokenizer(policy, str(name), protocol) for name, policy in config.policies.items()}
     contexts = {name: context_length(config, name) for name in tokenizers}
     model = model_facts(config)
+    engines = engines or TeamEngines()
+    lazy = LazyEngines(partial(engines.start, config, tokenizers, display), engines.stop)
     failures: list[ItemsFailedError] = []
     with GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader:
-        async with _engines(config, tokenizers, display) as engines:
-            members = make_members(config, {name: engines[name] for name in tokenizers}, tokenizers, contexts)
-            variants = make_variants(config, members, make_limits(config))
-            for variant in variants:
-                refuse_others(folder / variant.name, model, variant.settings)
-            rewards = custom_rewards(config)
-            playable = [_playable(config, each, grader, rewards) for each in benchmarks]
-            for variant in variants:
-                _refuse_long_prompts(config, variant, playable)
+        generators = {name: lazy[name] for name in tokenizers}
+        variants = make_variants(config, make_members(config, generators, tokenizers, contexts), make_limits(config))
+        for variant in variants:
+            refuse_others(folder / variant.name, model, variant.settings)
+        rewards = custom_rewards(config)
+        playable = [_playable(config, each, grader, rewards) for each in benchmarks]
+        for variant in variants:
+            _refuse_long_prompts(config, variant, playable)
+        try:
             for variant in variants:
                 evaluation = Evaluation(folder / variant.name, variant, model, evaluation_sampling(config), base or {})
                 failures += await evaluation.run(playable, grader, display)
+        finally:
+            lazy.stop()
     if failures:
         raise failures[0]
 
@@ -118,19 +137,17 @@ class Evaluation:
         for each in benchmarks:
             name = each.benchmark.name
             display.stage(" ".join(filter(None, ("playing", name, self.variant.name))))
-            records, failed = await self._play(each, grader, display)
-            if failed:
-                failures.append(ItemsFailedError(name, failed))
-            if records:
-                samples = [Evaluated.from_record(record) for record in records]
-                numbers[name] = benchmark_numbers(samples) | {"left_out": dict(each.left_out)}
-                self._write(numbers)
+            result = await self._play(each, grader, display)
+            if result.failed:
+                failures.append(ItemsFailedError(name, result.failed))
+                continue
+            samples = [Evaluated.from_record(record) for record in result.records.values()]
+            numbers[name] = benchmark_numbers(samples) | {"left_out": dict(each.left_out)}
+            self._write(numbers)
         self._show(numbers, display)
         return failures
 
-    async def _play(
-        self, playable: Playable, grader: GradingPool, display: Display
-    ) -> tuple[list[Record], Mapping[str, str]]:
+    async def _play(self, playable: Playable, grader: GradingPool, display: Display) -> StageResult:
         player = Player(self.variant.controller, grader, playable.rewards)
         items = {
             sample_id(problem.id, sample): (problem, sample)
@@ -144,8 +161,7 @@ class Evaluation:
 
         settings = flat({"model": self.model, **self.variant.settings, "samples": playable.samples})
         settings["problems"] = problems_digest(playable.problems)
-        result = await run_stage(self.folder, playable.benchmark.name, items, work, settings, display.advance)
-        return list(result.records.values()), result.failed
+        return await run_stage(self.folder, playable.benchmark.name, items, work, settings, display.advance)
 
     def _write(self, numbers: Mapping[str, Any]) -> None:
         average = average_numbers(list(numbers.values())) if numbers else {}
@@ -182,13 +198,16 @@ class Evaluation:
         display.table(str(self.folder / SUMMARY), columns, rows)
 
 
-@asynccontextmanager
-async def _engines(
-    config: DictConfig, tokenizers: Mapping[str, Tokenizer], display: Display
-) -> AsyncIterator[LazyEngines]:
-    async def start() -> dict[str, Generator]:
+class TeamEngines:
+    """The policies of a recipe as engines on Ray."""
+
+    async def start(
+        self, config: DictConfig, tokenizers: Mapping[str, Tokenizer], display: Display
+    ) -> Mapping[str, Generator]:
+        """Generators by policy."""
         from workers import team
 
+        team.configure_environment(config.trainer.device)
         settle_placement(config)
         display.stage("starting Ray")
         team.start_ray(config)
@@ -196,11 +215,11 @@ async def _engines(
         display.stage("playing")
         return {name: policy.generator for name, policy in policies.items()}
 
-    engines = LazyEngines(config.trainer.device, start)
-    try:
-        yield engines
-    finally:
-        engines.stop()
+    def stop(self) -> None:
+        """Take them down."""
+        from workers import team
+
+        team.stop()
 
 
 def _frozen(config: DictConfig) -> DictConfig:

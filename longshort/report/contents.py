@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from longshort.evaluation.behaviour.phases import PHASES
 from longshort.evaluation.metrics import accuracy_efficiency_score
 from longshort.report.records import Measure, Run
 from longshort.report.tables import Cell, Column, Table
@@ -29,6 +30,8 @@ def tables_of(runs: Sequence[Run]) -> list[Table]:
         turns_table(runs),
         lengths_table(runs),
         context_table(runs),
+        words_table(runs),
+        phases_table(runs),
         chains_table(runs),
         settings_table(runs),
     )
@@ -152,6 +155,38 @@ def context_table(runs: Sequence[Run]) -> Table:
     )
     note = "Tokens per conversation, in the role's own tokens. What is cached depends on the machine."
     return Table("context", "Cost of the context", columns, tuple(rows), note)
+
+
+def words_table(runs: Sequence[Run]) -> Table:
+    """Words of reflection and "aha moments" in the episodes that are here; perplexity under a reference model."""
+    rows: list[tuple[Cell, ...]] = []
+    for run in runs:
+        for name, words in run.words.items():
+            perplexity = run.behaviour.get(name, {}).get("perplexity", {}).get("perplexity")
+            shares = [words[key] for key in ("reflection_per_1000_tokens", "reflection_share", "aha_share")]
+            rows.append((run.name, name or None, words["conversations"], *shares, perplexity))
+    columns = (
+        *(Column("run"), Column("round, or benchmark"), Column("conversations", "count")),
+        *(Column("reflection words per 1,000 tokens", "turns"), Column("conversations with any", "share")),
+        *(Column("with an aha moment", "share"), Column("perplexity", "turns")),
+    )
+    return Table("words", "Words of reflection", columns, tuple(rows))
+
+
+def phases_table(runs: Sequence[Run]) -> Table:
+    """Phases of reasoning as a judge labelled them."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, run in _by_benchmark(runs):
+        phases = run.behaviour.get(name, {}).get("phases")
+        if phases:
+            shares = phases["shares"] or {}
+            rows.append((name, run.name, *[shares.get(phase) for phase in PHASES], phases["judged"], phases["refused"]))
+    columns = (
+        *(Column("benchmark"), Column("run"), *[Column(phase, "share") for phase in PHASES]),
+        *(Column("judged", "count"), Column("refused", "count")),
+    )
+    note = "Shares of characters. Refused are conversations for which the judge gave no answer that could be read."
+    return Table("phases", "Phases of reasoning", columns, tuple(rows), note)
 
 
 def chains_table(runs: Sequence[Run]) -> Table:

@@ -461,3 +461,12 @@ def test_an_unknown_key_in_a_recipe_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(recipe)
     with pytest.raises(ValueError, match=r"reward\.mu\.star, which is unknown"):
         build_config("mine", folder=tmp_path)
+
+
+def test_a_recipe_file_may_set_what_a_length_reward_takes_beside_its_name(tmp_path: Path) -> None:
+    recipe = "defaults: [local, _self_]\nreward: {length: {name: laser, target: 200}}\n"
+    (tmp_path / "mine.yaml").write_text(recipe)
+    assert build_config("mine", folder=tmp_path).reward.length.target == 200
+    (tmp_path / "mine.yaml").write_text(recipe.replace("target", "targit"))
+    with pytest.raises(ValueError, match="targit"):
+        build_config("mine", folder=tmp_path)
