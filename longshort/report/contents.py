@@ -63,7 +63,14 @@ def rounds_table(runs: Sequence[Run]) -> Table:
             each = rounds.get(measure.stage)
             selected = None if each is None else "its start" if each.selected is None else f"step {each.selected}"
             rows.append(
-                (run.name, measure.stage, selected, *_measured(measure), _aes(measure, run.base), each and each.stopped)
+                (
+                    run.name,
+                    measure.stage,
+                    selected,
+                    *_measured(measure),
+                    _aes(measure, run.base),
+                    each.stopped if each else None,
+                )
             )
     columns = (Column("run"), Column("after"), Column("selected"), *_MEASURED, _AES, Column("stopped"))
     return Table("rounds", "Rounds", columns, tuple(rows), _AES_NOTE)
@@ -223,8 +230,8 @@ def _run_row(run: Run) -> tuple[Cell, ...]:
     before = run.base if run.base and run.base.problems == after.problems else None
     fewer = 1 - after.tokens / before.tokens if before and before.tokens else None
     return (
-        *(run.name, run.kind, after.problems, before and before.accuracy, before and before.tokens),
-        *(after.accuracy, after.tokens, fewer, _aes(after, before), *tail),
+        *(run.name, run.kind, after.problems, before.accuracy if before else None),
+        *(before.tokens if before else None, after.accuracy, after.tokens, fewer, _aes(after, before), *tail),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longshort.drawing import BLUE, COLOURS, GREY, VERMILION, Paint, note, whole_ticks
 from longshort.evaluation.behaviour.phases import PHASES
@@ -278,10 +278,7 @@ def _paint_behaviour(figure: Figure, shown: Sequence[tuple[Run, Measure, Measure
     for row, (run, before, after) in zip(grid, shown, strict=True):
         roles = [role for role in after.roles if role in before.roles] or list(after.roles)
         for axes, what in zip(row[:2], ("turns", "tokens"), strict=True):
-            pairs = [
-                (_label(role, 12), *[getattr(m.roles[role], what) if role in m.roles else 0 for m in (before, after)])
-                for role in roles
-            ]
+            pairs = [(_label(role, 12), _mean(before, role, what), _mean(after, role, what)) for role in roles]
             _bars(axes, pairs)
             axes.set_ylabel(f"{what.capitalize()} per conversation", fontsize=9)
         outcomes = [name for name in after.outcomes if max(before.outcomes.get(name, 0), after.outcomes[name]) > 0]
@@ -292,6 +289,10 @@ def _paint_behaviour(figure: Figure, shown: Sequence[tuple[Run, Measure, Measure
         row[2].set_ylabel("Share", fontsize=9)
         _title(row[0], f"{run.name}: {before.stage} and {after.stage}")
     _legend(figure, *grid.flat)
+
+
+def _mean(measure: Measure, role: str, what: str) -> float:
+    return float(getattr(measure.roles[role], what)) if role in measure.roles else 0.0
 
 
 def _paint_words(figure: Figure, groups: Sequence[tuple[str, Mapping[str, float]]]) -> None:
@@ -318,7 +319,8 @@ def _paint_phases(figure: Figure, rows: Sequence[tuple[str, Mapping[str, float]]
     for number, phase in enumerate(PHASES):
         values = [shares.get(phase, 0) for _, shares in rows]
         # Ten phases for six colours: the second time they are hatched.
-        look = {"color": _colour(number), "alpha": 0.85, "edgecolor": "white", "hatch": "///" if number >= 6 else ""}
+        hatch = "///" if number >= len(COLOURS) else ""
+        look: Any = {"color": _colour(number), "alpha": 0.85, "edgecolor": "white", "hatch": hatch}
         axes.barh(range(len(rows)), values, 0.7, left=left, label=phase, **look)
         left = [a + b for a, b in zip(left, values, strict=True)]
     axes.set_yticks(range(len(rows)), [_label(name) for name, _ in rows])
@@ -365,12 +367,12 @@ def _label(text: str, most: int = 40) -> str:
 
 
 def _legend(figure: Figure, *panels: Axes) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if len(found) > 1:
-        place = {"loc": "outside upper center", "ncols": min(len(found), 4), "frameon": False, "fontsize": 10}
+        place: Any = {"loc": "outside upper center", "ncols": min(len(found), 4), "frameon": False, "fontsize": 10}
         figure.legend(list(found.values()), list(found), **place)
 
 

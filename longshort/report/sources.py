@@ -101,6 +101,7 @@ def _evaluation(folder: Path) -> Run:
         words=_words(samples, lambda sample: sample.problem.source),
         behaviour=read_behaviour(folder) or {},
         samples=tuple(samples),
+        remarks=() if numbers else (f"{folder.name} has no benchmark that was played to its end.",),
     )
 
 
