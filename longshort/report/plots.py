@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longshort.drawing import BLUE, COLOURS, GREY, VERMILION, Paint, note, whole_ticks
+from longshort.evaluation.behaviour.phases import PHASES
 from longshort.report.records import Measure, Run
 from longshort.report.text import one_line
 from longshort.thoughts.figures import LENGTH_HEIGHT, paint_accuracy_and_length, paint_scores, scores_height
@@ -21,6 +22,7 @@ _MARKERS = "osD^vP"
 # Inches of a panel.
 _PANEL = 2.7
 _FEWEST_IN_HISTOGRAM = 2
+_MOST_WORDS = 10
 # With more points than these in a panel, their names would hide each other.
 _MOST_NAMED = 16
 
@@ -119,8 +121,31 @@ def behaviour(runs: Sequence[Run]) -> Iterator[Plot]:
         yield Plot("behaviour", "Conversations before and after", height, partial(_paint_behaviour, shown=shown))
 
 
+def words(runs: Sequence[Run]) -> Iterator[Plot]:
+    """The most frequent words of reflection: of a training run in its first and its last round, else in everything."""
+    groups = []
+    for run in runs:
+        names = list(run.words)
+        ends = [names[0], names[-1]] if run.kind == "training" and len(names) > 1 else names
+        groups += [(f"{run.name}, {name}" if name else run.name, run.words[name]["reflection"]) for name in ends]
+    if any(frequencies for _, frequencies in groups):
+        yield Plot("words", "Words of reflection", 4.8, partial(_paint_words, groups=groups[: len(COLOURS)]))
+
+
+def phases(runs: Sequence[Run]) -> Iterator[Plot]:
+    """Shares of the phases of reasoning, by run and benchmark."""
+    rows = [
+        (f"{run.name}, {name}", shares)
+        for run in runs
+        for name, each in run.behaviour.items()
+        if (shares := each.get("phases", {}).get("shares"))
+    ]
+    if rows:
+        yield Plot("phases", "Phases of reasoning", 1.8 + 0.45 * len(rows), partial(_paint_phases, rows=rows))
+
+
 _PLOTS: tuple[Callable[[Sequence[Run]], Iterator[Plot]], ...] = (
-    *(over_rounds, accuracy_by_tokens, lengths, over_steps, rewards, thoughts, behaviour),
+    *(over_rounds, accuracy_by_tokens, lengths, over_steps, rewards, thoughts, behaviour, words, phases),
 )
 
 
@@ -253,10 +278,7 @@ def _paint_behaviour(figure: Figure, shown: Sequence[tuple[Run, Measure, Measure
     for row, (run, before, after) in zip(grid, shown, strict=True):
         roles = [role for role in after.roles if role in before.roles] or list(after.roles)
         for axes, what in zip(row[:2], ("turns", "tokens"), strict=True):
-            pairs = [
-                (_label(role, 12), *[getattr(m.roles[role], what) if role in m.roles else 0 for m in (before, after)])
-                for role in roles
-            ]
+            pairs = [(_label(role, 12), _mean(before, role, what), _mean(after, role, what)) for role in roles]
             _bars(axes, pairs)
             axes.set_ylabel(f"{what.capitalize()} per conversation", fontsize=9)
         outcomes = [name for name in after.outcomes if max(before.outcomes.get(name, 0), after.outcomes[name]) > 0]
@@ -267,6 +289,46 @@ def _paint_behaviour(figure: Figure, shown: Sequence[tuple[Run, Measure, Measure
         row[2].set_ylabel("Share", fontsize=9)
         _title(row[0], f"{run.name}: {before.stage} and {after.stage}")
     _legend(figure, *grid.flat)
+
+
+def _mean(measure: Measure, role: str, what: str) -> float:
+    return float(getattr(measure.roles[role], what)) if role in measure.roles else 0.0
+
+
+def _paint_words(figure: Figure, groups: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    totals: dict[str, float] = {}
+    for _, frequencies in groups:
+        for word, frequency in frequencies.items():
+            totals[word] = totals.get(word, 0) + frequency
+    shown = sorted(totals, key=lambda word: -totals[word])[:_MOST_WORDS]
+    axes = figure.subplots()
+    width = 0.8 / len(groups)
+    for number, (name, frequencies) in enumerate(groups):
+        places = [place + (number - (len(groups) - 1) / 2) * width for place in range(len(shown))]
+        heights = [frequencies.get(word, 0) for word in shown]
+        axes.bar(places, heights, 0.92 * width, color=_colour(number), label=_label(name))
+    axes.set_xticks(range(len(shown)), shown, rotation=25, ha="right")
+    axes.set_ylabel("Per 1,000 sampled tokens")
+    axes.grid(axis="x", visible=False)
+    _legend(figure, axes)
+
+
+def _paint_phases(figure: Figure, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    axes = figure.subplots()
+    left = [0.0] * len(rows)
+    for number, phase in enumerate(PHASES):
+        values = [shares.get(phase, 0) for _, shares in rows]
+        # Ten phases for six colours: the second time they are hatched.
+        hatch = "///" if number >= len(COLOURS) else ""
+        look: Any = {"color": _colour(number), "alpha": 0.85, "edgecolor": "white", "hatch": hatch}
+        axes.barh(range(len(rows)), values, 0.7, left=left, label=phase, **look)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.set_yticks(range(len(rows)), [_label(name) for name, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.grid(axis="y", visible=False)
+    _legend(figure, axes)
 
 
 def _bars(axes: Axes, pairs: Sequence[tuple[str, float, float]]) -> None:
@@ -305,12 +367,12 @@ def _label(text: str, most: int = 40) -> str:
 
 
 def _legend(figure: Figure, *panels: Axes) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if len(found) > 1:
-        place = {"loc": "outside upper center", "ncols": min(len(found), 4), "frameon": False, "fontsize": 10}
+        place: Any = {"loc": "outside upper center", "ncols": min(len(found), 4), "frameon": False, "fontsize": 10}
         figure.legend(list(found.values()), list(found), **place)
 
 

@@ -73,6 +73,11 @@ class Sample:
     error: str | None = None
 
     @property
+    def text(self) -> str:
+        """Of all turns."""
+        return "\n".join(turn.text for turn in self.turns)
+
+    @property
     def tokens(self) -> int:
         """Sampled tokens of the conversation."""
         return sum(turn.tokens for turn in self.turns)
@@ -128,6 +133,9 @@ class Run:
         benchmarks: of an evaluation, its numbers by benchmark.
         chains: of a cold start: what became of them, from its summary.
         by_thoughts, scores: of a cold start, where it scored thoughts.
+        words: by round of training, or by benchmark, what :func:`longshort.evaluation.behaviour.words.numbers_of_texts`
+            finds in the episodes that are here, and how many ``conversations`` these are.
+        behaviour: of an evaluation by benchmark, what ``longshort behaviour`` wrote.
         samples: episodes that it kept.
         remarks: what a reader should know of what is not here, in whole sentences.
     """
@@ -142,6 +150,8 @@ class Run:
     chains: Mapping[str, Any] = field(default_factory=dict)
     by_thoughts: AccuracyAndLength | None = None
     scores: ScoresByRollouts | None = None
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    behaviour: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     remarks: tuple[str, ...] = ()
 

@@ -20,6 +20,8 @@ from longshort.coldstart.distill import CHAINS
 from longshort.coldstart.score import ROLLOUTS
 from longshort.coldstart.synthesize import TRAIN, VALIDATION
 from longshort.episode import Episode, Turn
+from longshort.evaluation.behaviour.run import read_behaviour
+from longshort.evaluation.behaviour.words import numbers_of_texts
 from longshort.evaluation.records import SUMMARY, Evaluated, benchmarks_of, read_summary
 from longshort.report.pieces import Pieces, pieces_of, units
 from longshort.report.records import Measure, Origin, RoleFigures, Run, Sample, ShownTurn
@@ -96,7 +98,10 @@ def _evaluation(folder: Path) -> Run:
         settings=shown_settings(summary["settings"]),
         measures=tuple(measures),
         benchmarks=numbers,
+        words=_words(samples, lambda sample: sample.problem.source),
+        behaviour=read_behaviour(folder) or {},
         samples=tuple(samples),
+        remarks=() if numbers else (f"{folder.name} has no benchmark that was played to its end.",),
     )
 
 
@@ -129,6 +134,7 @@ def _training(folder: Path) -> Run:
     record = Record.load(folder)
     samples, remarks = _played(folder, config, steps)
     names = _rounds_by_step(record, steps)
+    samples = [replace(s, round=names(s.step)) if s.step is not None else s for s in samples]
     settings: Any = OmegaConf.to_container(config)
     return Run(
         name=folder.name,
@@ -137,7 +143,8 @@ def _training(folder: Path) -> Run:
         measures=tuple(_measures(record, steps)),
         steps=tuple(steps),
         record=record,
-        samples=tuple(replace(s, round=names(s.step)) if s.step is not None else s for s in samples),
+        words=_words([s for s in samples if s.origin != "validation"], lambda sample: sample.round),
+        samples=tuple(samples),
         remarks=tuple(remarks),
     )
 
@@ -286,6 +293,13 @@ def _rounds_by_step(record: Record, steps: Sequence[Mapping[str, float]]) -> Cal
         return record.rounds[number - 1].name if number <= len(record.rounds) else f"round {number}"
 
     return name
+
+
+def _words(samples: Sequence[Sample], group: Callable[[Sample], str]) -> dict[str, dict[str, Any]]:
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for sample in samples:
+        groups.setdefault(group(sample), []).append((sample.text, sample.tokens))
+    return {name: {"conversations": len(found), **numbers_of_texts(found)} for name, found in groups.items()}
 
 
 def _scores(file: Path) -> ScoresByRollouts:

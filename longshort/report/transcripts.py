@@ -44,7 +44,8 @@ def _samples(file: Path, step: int) -> Iterator[Sample]:
 
 def _blocks(lines: list[str]) -> Iterator[tuple[str, str]]:
     """Headings with what stands fenced, or else listed, below each; a heading within a fence is text."""
-    heading, body, fence = "", [], ""
+    heading, fence = "", ""
+    body: list[str] = []
     fenced: str | None = None
     for line in lines:
         if fence:

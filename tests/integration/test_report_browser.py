@@ -33,7 +33,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [
         write_training(folder / "train", [*training, *hostile_episodes()]),
         write_evaluation(
-            folder / "<b>eval", [episode(0, ("Other.", "words")), episode(1, (HUGE,)), *hostile_episodes()]
+            folder / "<b>eval", [episode(0, ("Wait, other.", "words")), episode(1, (HUGE,)), *hostile_episodes()]
         ),
         write_coldstart(folder / "cold"),
     ]
@@ -122,7 +122,7 @@ def test_two_runs_stand_beside_each_other_on_the_same_problem(page: Any) -> None
     page.locator("#beside").select_option(label=other)
     sides = page.locator("#shown .side")
     page.locator("#shown .sides.two").wait_for()
-    assert "Let me think." in sides.nth(0).inner_text() and "Other." in sides.nth(1).inner_text()
+    assert "Let me think." in sides.nth(0).inner_text() and "Wait, other." in sides.nth(1).inner_text()
     # The choice holds for the next problem.
     page.keyboard.press("Escape")
     page.keyboard.press("j")
@@ -192,8 +192,20 @@ def test_the_file_asks_for_nothing_and_has_no_secret(file: Path) -> None:
 
 def test_every_table_and_plot_lies_beside_the_file(file: Path) -> None:
     names = {each.name for each in (file.parent / "all_files").iterdir()}
-    plots = {"rounds", "pareto", "lengths", "steps", "rewards", "thoughts-1", "scores-1", "behaviour"}
+    plots = {
+        "rounds",
+        "pareto",
+        "lengths",
+        "steps",
+        "rewards",
+        "thoughts-1",
+        "scores-1",
+        "behaviour",
+        "words",
+        "phases",
+    }
     tables = {"runs", "rounds", "checkpoints", "benchmarks", "turns", "lengths", "context", "chains", "settings"}
+    tables |= {"words", "phases"}
     kinds = [(plots, ("png", "svg")), (tables, ("tex", "md"))]
     assert names == {f"{name}.{kind}" for group, ends in kinds for name in group for kind in ends}
 

@@ -84,6 +84,18 @@ def test_an_evaluation_has_every_sample_under_its_benchmark(tmp_path: Path) -> N
     assert run.samples[0].turns[0].surprise == bytes([0, 1, 2, 3])
 
 
+def test_words_of_reflection_are_counted_by_round_and_by_benchmark(tmp_path: Path) -> None:
+    texts = ("Wait, but wait.", "It is 5.")
+    trained = read_run(write_training(tmp_path / "run", [episode(0, texts), episode(1)]))
+    # One word each in the first episode's 7 tokens; "Let me think." in the second's.
+    words = trained.words["long-r1"]
+    assert set(trained.words) == {"long-r1"} and words["conversations"] == 2 and words["reflection_share"] == 1
+    assert set(words["reflection"]) == {"wait", "but wait", "let me think"}
+    evaluated = read_run(write_evaluation(tmp_path / "eval", [episode(0, ("No.",))]))
+    assert evaluated.words["math500"]["reflection_per_1000_tokens"] == 0
+    assert evaluated.behaviour["math500"]["perplexity"]["perplexity"] == 3.5
+
+
 def test_a_cold_start_has_scores_and_conversations(tmp_path: Path) -> None:
     run = read_run(write_coldstart(tmp_path / "run"))
     assert run.kind == "cold start" and run.chains["kept"] == 3 and len(run.samples) == 3

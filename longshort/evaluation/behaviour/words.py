@@ -78,7 +78,12 @@ def count_phrases(text: str, phrases: Phrases) -> Counter[str]:
 
 
 def word_numbers(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """What a set of conversations has of both, over all turns.
+    """What a set of conversations has of both, over all turns; see :func:`numbers_of_texts`."""
+    return numbers_of_texts([("\n".join(turn.text for turn in episode.turns), episode.tokens) for episode in episodes])
+
+
+def numbers_of_texts(conversations: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The same of texts and their sampled tokens, at least one.
 
     - ``reflection``: by word, occurrences for 1,000 sampled tokens; ``reflection_per_1000_tokens``: their sum.
     - ``reflection_share``, ``aha_share``: conversations with any; ``aha``: by phrase, conversations with it, a share.
@@ -86,21 +91,20 @@ def word_numbers(episodes: Sequence[Episode]) -> dict[str, Any]:
     words: Counter[str] = Counter()
     phrases: Counter[str] = Counter()
     reflecting = surprised = 0
-    for episode in episodes:
-        text = "\n".join(turn.text for turn in episode.turns)
+    for text, _ in conversations:
         found, moments = count_phrases(text, REFLECTION), count_phrases(text, AHA)
         words += found
         phrases.update(moments.keys())
         reflecting += bool(found)
         surprised += bool(moments)
-    thousands = sum(episode.tokens for episode in episodes) / 1000
+    thousands = sum(tokens for _, tokens in conversations) / 1000
     per_thousand = {word: count / thousands for word, count in words.most_common()} if thousands else {}
     return {
         "reflection_per_1000_tokens": sum(per_thousand.values()),
-        "reflection_share": reflecting / len(episodes),
+        "reflection_share": reflecting / len(conversations),
         "reflection": per_thousand,
-        "aha_share": surprised / len(episodes),
-        "aha": {phrase: count / len(episodes) for phrase, count in phrases.most_common()},
+        "aha_share": surprised / len(conversations),
+        "aha": {phrase: count / len(conversations) for phrase, count in phrases.most_common()},
     }
 
 
