@@ -1,0 +1,92 @@
+"""What a client sees of sampled text: everything but the protocol's tags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from longshort.protocol import TAGS
+
+
+class Visible:
+    """Takes the tags and the space around a turn out of its text, piece by piece.
+
+    The tag that opens or closes a turn leaves nothing; one inside, where none belongs, leaves a space, so that what is
+    left of two can never make a third. What may be the beginning of a tag, and space at the end, is held back until
+    more is known.
+
+    Example: of ``"<thi"``, ``"nk>a <"``, ``" b</th"``, ``"ink>"`` come ``""``, ``"a"``, ``" < b"``, ``""``.
+    """
+
+    def __init__(self, tags: Sequence[str] = TAGS) -> None:
+        self._tags = tags
+        self._held = ""
+        self._begun = False
+
+    def feed(self, text: str) -> str:
+        """What has become sure with ``text``."""
+        self._held += text
+        for tag in self._tags:
+            self._held = self._held.replace(tag, " ")
+        sure = len(self._held) - beginning_at_end(self._held, self._tags)
+        return self._take(self._held[:sure])
+
+    def end(self) -> str:
+        """What was held back and is no tag after all."""
+        rest = self._take(self._held).rstrip()
+        self._held = ""
+        return rest
+
+    def _take(self, sure: str) -> str:
+        rest = self._held[len(sure) :]
+        shown = sure.rstrip()
+        # Space may turn out to be the end of the turn.
+        self._held = sure[len(shown) :] + rest
+        if not self._begun:
+            shown = shown.lstrip()
+            self._begun = bool(shown)
+            if not self._begun:
+                self._held = rest
+        return shown
+
+
+def visible(text: str) -> str:
+    """All of a turn's text at once."""
+    filter = Visible()
+    return filter.feed(text) + filter.end()
+
+
+class UntilStop:
+    """Passes text on up to a client's stop text, which it leaves out.
+
+    Attributes:
+        stopped: whether it came.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, text: str) -> str:
+        if self.stopped or not self._stops:
+            return "" if self.stopped else text
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            return self._held[: min(found)]
+        sure = len(self._held) - beginning_at_end(self._held, self._stops)
+        passed, self._held = self._held[:sure], self._held[sure:]
+        return passed
+
+    def end(self) -> str:
+        """What was held back."""
+        rest, self._held = self._held, ""
+        return "" if self.stopped else rest
+
+
+def beginning_at_end(text: str, patterns: Sequence[str]) -> int:
+    """Characters at the end of ``text`` that may be the beginning of one of ``patterns``, which it does not hold."""
+    longest = min(max(map(len, patterns)) - 1, len(text))
+    sizes = range(longest, 0, -1)
+    return next((size for size in sizes if any(pattern.startswith(text[-size:]) for pattern in patterns)), 0)
