@@ -147,6 +147,14 @@ def _serve(options: argparse.Namespace) -> None:
     asyncio.run(serve(spec, read_settings(overrides)))
 
 
+def _chat(options: argparse.Namespace) -> None:
+    from longshort.serving.chat import chat
+    from longshort.serving.settings import read_settings
+
+    spec, overrides = _pair_and_overrides(options.pair + options.overrides)
+    asyncio.run(_until_terminated(chat(spec, read_settings(overrides))))
+
+
 def _pair_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """What names a pair, and ``key=value``."""
     overrides = [each for each in arguments if "=" in each]
@@ -187,7 +195,10 @@ def _add_pair(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     export.add_argument("run_folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")
     export.add_argument("out", type=Path, metavar="OUT", help="the pair's folder, a new one")
     export.add_argument("--step", type=int, help="of a checkpoint; by default the one that the last round selected")
-    for command, run, text in (("serve", _serve, "an OpenAI-compatible server for a pair"),):
+    for command, run, text in (
+        ("serve", _serve, "an OpenAI-compatible server for a pair"),
+        ("chat", _chat, "talk with a pair in the terminal"),
+    ):
         sub = commands.add_parser(command, help=text)
         sub.set_defaults(run=run, overrides=[])
         sub.add_argument(

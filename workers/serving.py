@@ -7,6 +7,7 @@ while the policy's other engines go on.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import subprocess
@@ -94,6 +95,8 @@ class VLLMEngine:
         if self._llm is not None:
             await asyncio.to_thread(self._llm.shutdown)
             self._llm = None
+            # Its cycles would otherwise be taken apart when Python's modules are gone already.
+            gc.collect()
 
     async def stream(self, prompt: Ids, params: SamplingParams, on_text: OnText | None) -> Completion:
         """Continue ``prompt``; ``on_text`` hears the text as it is sampled. Cancelling ends it in the engine.
@@ -101,7 +104,7 @@ class VLLMEngine:
         Raises:
             EngineDiedError: the engine is gone.
         """
-        from vllm import TokensPrompt
+        from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
         from vllm.sampling_params import SamplingParams as VLLMSamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -127,7 +130,7 @@ class VLLMEngine:
         output: Any = None
         try:
             async for output in self._llm.generate(
-                TokensPrompt(prompt_token_ids=list(prompt)),
+                tokens_input(list(prompt)),
                 sampling,
                 f"{self.policy}-{self._requests}-{os.urandom(4).hex()}",
                 priority=params.priority if self._arguments.get("scheduling_policy") == "priority" else 0,
@@ -275,9 +278,11 @@ def device_here() -> str:
 
 def configure_serving(device: str) -> None:
     """Set what vLLM reads from the environment, for engines that this process starts; call before importing it."""
+    # Its warnings are about what is chosen here on purpose.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     configure_environment(device)
     # The process that serves has threads, so its engines are not forked.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if device == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

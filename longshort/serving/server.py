@@ -167,11 +167,7 @@ class Server:
         prompts = self._prompts(asked.messages)
         pair = self.pair
         budget = budget_of(pair.limits, pair.protocol, pair.contexts, prompts, asked.max_tokens, asked.effort)
-        own, given = pair.sampling, (asked.temperature, asked.top_p, asked.top_k)
-        temperature, top_p, top_k = (
-            mine if theirs is None else theirs
-            for mine, theirs in zip((own.temperature, own.top_p, own.top_k), given, strict=True)
-        )
+        own = pair.sampling
         seed = int.from_bytes(os.urandom(8), "big") if asked.seed is None else asked.seed
         # A conversation goes by its first message, so that all its turns find the engine that has read them.
         first = next(message.content for message in asked.messages if message.role == "user")
@@ -180,7 +176,13 @@ class Server:
             controller=self._controller.within(budget.limits),
             prompts=prompts,
             conversation=hashlib.blake2b(first.encode(), digest_size=8).hexdigest(),
-            sampling=replace(own, temperature=temperature, top_p=top_p, top_k=top_k, run=seed),
+            sampling=replace(
+                own,
+                temperature=own.temperature if asked.temperature is None else asked.temperature,
+                top_p=own.top_p if asked.top_p is None else asked.top_p,
+                top_k=own.top_k if asked.top_k is None else asked.top_k,
+                run=seed,
+            ),
             reply=Reply(
                 id=f"chatcmpl-{os.urandom(12).hex()}",
                 created=int(time.time()),
