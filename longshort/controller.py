@@ -222,8 +222,17 @@ class SynergyController:
             seed=turn_seed(sampling.run, sampling.step, episode.problem.id, episode.sample, len(episode.turns)),
             stop=self.protocol.stop(role),
             priority=-max(int(self.expected_tokens(episode.problem)) - episode.tokens, 0),
-            forbid=self.protocol.handing_back(role) if must_answer else (),
+            forbid=self._forbidden(role, must_answer),
         )
+
+    def _forbidden(self, role: str, must_answer: bool) -> tuple[str, ...]:
+        """What keeps a turn from the answer that a reserve is kept for: handing back, and ending without a tag."""
+        if not self.limits.reserve or not self.protocol.may_answer(role) or self.protocol.ends_itself(role):
+            return ()
+        tokenizer = self.members[role].tokenizer
+        end = tokenizer.eos_token_id
+        ends = () if end is None else (tokenizer.decode([end], skip_special_tokens=False),)
+        return (*(self.protocol.handing_back(role) if must_answer else ()), *ends)
 
     async def _generate(
         self, episode: Episode, role: str, context: Ids, params: SamplingParams, step: int, listener: Listener | None

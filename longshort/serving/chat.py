@@ -39,13 +39,13 @@ PROMPT = "> "
 
 
 class TurnWriter(Choice):
-    """Writes turns to a console as they are sampled; of a role in ``hidden`` the answer only."""
+    """Writes turns to a console as they are sampled; of a role in ``silent`` the answer only."""
 
-    def __init__(self, console: Console, colours: dict[str, str], hidden: set[str]) -> None:
-        super().__init__(changed=self._write, live=True)
+    def __init__(self, console: Console, colours: dict[str, str], silent: set[str], hidden: Sequence[str]) -> None:
+        super().__init__(changed=self._write, live=True, hidden=hidden)
         self._console = console
         self._colours = colours
-        self._hidden = hidden
+        self._silent = silent
 
     def turn_begins(self, role: str, may_answer: bool, must_answer: bool) -> None:
         super().turn_begins(role, may_answer, must_answer)
@@ -59,7 +59,7 @@ class TurnWriter(Choice):
 
     def _write(self) -> None:
         for piece in self.take():
-            wanted = "content" if piece.role in self._hidden else "turn"
+            wanted = "content" if piece.role in self._silent else "turn"
             if piece.channel == wanted:
                 style = self._colours[piece.role]
                 self._console.print(Text(_printable(piece.text), style=style), end="", soft_wrap=True)
@@ -98,7 +98,7 @@ class Conversation:
             self.say(f"{error.message}; /new begins anew")
             return
         colours = dict(zip(pair.protocol.roles, COLOURS, strict=False))
-        writer = TurnWriter(self.console, colours, self.hidden)
+        writer = TurnWriter(self.console, colours, self.hidden, self.prompts.protected)
         sampling = replace(pair.sampling, run=self.seed)
         controller = self.controller.within(budget.limits)
         played = await play_choice(controller, prompts, asked[0].content, 0, sampling, writer)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from longshort.controller import Sampling, SynergyController
 from longshort.episode import Episode, Ids, Problem, Turn
+from longshort.protocol import TAGS
 from longshort.serving.visible import UntilStop, Visible
 
 Channel = Literal["reasoning_content", "content", "turn"]
@@ -76,20 +77,26 @@ class Choice:
         stops: the client's; they end the content.
         changed: called when there is something new to send.
         live: whether to pass on every turn's text as it is sampled too.
+        hidden: tags and special tokens, which are not shown.
     """
 
     def __init__(
-        self, stops: Sequence[str] = (), changed: Callable[[], None] = lambda: None, live: bool = False
+        self,
+        stops: Sequence[str] = (),
+        changed: Callable[[], None] = lambda: None,
+        live: bool = False,
+        hidden: Sequence[str] = TAGS,
     ) -> None:
         self.turns: list[PlayedTurn] = []
         self._changed = changed
         self._live = live
+        self._hidden = hidden
         self._pieces: list[Piece] = []
         self._shown: dict[Channel, list[str]] = {"reasoning_content": [], "content": [], "turn": []}
         self._until_stop = UntilStop(stops)
 
     def turn_begins(self, role: str, may_answer: bool, must_answer: bool) -> None:
-        self._role, self._visible, self._waiting = role, Visible(), ""
+        self._role, self._visible, self._waiting = role, Visible(self._hidden), ""
         self._began = time.perf_counter()
         self._first: float | None = None
         self._channel: Channel | None = "content" if must_answer else None if may_answer else "reasoning_content"

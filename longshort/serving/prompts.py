@@ -35,13 +35,17 @@ class Prompts:
     Args:
         protocol: its system prompts and instructions.
         tokenizers: per role.
+
+    Attributes:
+        protected: the protocol's tags and the tokenizers' special tokens.
     """
 
     def __init__(self, protocol: Protocol, tokenizers: Mapping[str, Any]) -> None:
         self._protocol = protocol
         self._tokenizers = tokenizers
         special = {token for each in tokenizers.values() for token in special_tokens(each)}
-        self.plain = Neutraliser([*TAGS, *special])
+        self.protected = tuple(dict.fromkeys([*TAGS, *sorted(special)]))
+        self.plain = Neutraliser(self.protected)
 
     def __call__(self, messages: Sequence[Message]) -> dict[str, Ids]:
         """Per role, the ids that it starts from."""

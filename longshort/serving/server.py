@@ -194,7 +194,7 @@ class Server:
 
     async def _play(self, job: _Job) -> list[Played]:
         """All choices of a request beside each other."""
-        choices = [Choice(job.asked.stop) for _ in range(job.asked.n)]
+        choices = [Choice(job.asked.stop, hidden=self._prompts.protected) for _ in range(job.asked.n)]
         return await self._all([self._counted(job, number, choice) for number, choice in enumerate(choices)])
 
     async def _counted(self, job: _Job, number: int, choice: Choice) -> Played:
@@ -214,7 +214,8 @@ class Server:
 
     async def _stream(self, request: web.Request, job: _Job) -> web.StreamResponse:
         asked, reply, changed = job.asked, job.reply, asyncio.Event()
-        choices = [Choice(asked.stop, changed.set, asked.include_turns) for _ in range(asked.n)]
+        hidden = self._prompts.protected
+        choices = [Choice(asked.stop, changed.set, asked.include_turns, hidden) for _ in range(asked.n)]
         over: dict[int, Played] = {}
 
         async def play(number: int) -> Played:

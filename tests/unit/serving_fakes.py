@@ -119,7 +119,7 @@ async def served(
         for role, script in (("long", long), ("short", short))
     }
     tokenizers = dict.fromkeys(generators, tokenizer)
-    chosen = ServingSettings(port=0, drain_s=1.0, **settings)
+    chosen = ServingSettings(**{"port": 0, "drain_s": 1.0, **settings})
     controller = controller_of(pair, tokenizers, dict(generators))
     server = Server(pair, controller, Prompts(pair.protocol, tokenizers), chosen, key, alive)
     async with listening(server, chosen) as address, aiohttp.ClientSession() as session:

@@ -109,7 +109,7 @@ async def test_a_budget_ends_a_turn_that_would_eat_the_reserve_and_says_so() -> 
     (choice,) = reply["choices"]
     assert choice["message"]["content"] == CONTENT
     assert choice["finish_reason"] == "stop"
-    assert choice["longshort"]["budget"] == {"tokens": 36, "used": 35, "reserve": 18, "ended_turns": [0]}
+    assert choice["longshort"]["budget"] == {"tokens": 36, "used": 33, "reserve": 20, "ended_turns": [0]}
     assert reply["usage"]["completion_tokens"] <= 36
 
 
@@ -119,7 +119,7 @@ async def test_where_another_exchange_would_not_fit_the_short_model_may_not_hand
         await at.ask(reasoning_effort="low")
         await at.ask()
         forbidden = [request.params.forbid for request in at.generators["short"].requests]
-    assert forbidden == [("</rethink>",), ("</rethink>",), ()]
+    assert forbidden == [("</rethink>", "<|end|>"), ("</rethink>", "<|end|>"), ()]
 
 
 async def test_an_engine_that_died_is_a_503_that_says_when_to_retry() -> None:
