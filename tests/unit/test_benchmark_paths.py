@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
+from benchmarks import serving
 from benchmarks.prefix_cache import LaterTurn, ideal_tokens, later_turns, row_of
 from benchmarks.startup import stages_of
 from benchmarks.update_path import SAMPLES, falls_short, graded, random_episodes, written_episodes
@@ -94,3 +96,36 @@ def test_only_the_row_with_a_worker_has_a_target() -> None:
     assert not falls_short({"driver_s": 100.0})
     assert not falls_short({"ours_to_verl": 1.05})
     assert falls_short({"ours_to_verl": 1.06}) == ["ours_to_verl"]
+
+
+SERVED = {
+    "served_to_direct": 0.9,
+    "broken": [],
+    "server_growth": 0.0,
+    "first_token_ms_more": 3.0,
+    "budgets": {"over": 0, "tags": 0, "answered": 0.995},
+    "hostile": {"well": True, "statuses": {"200": 5, "400": 90, "closed": 5}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({}, []),
+        ({"served_to_direct": 0.84}, ["served_to_direct"]),
+        ({"broken": ["stream 3 has no end"]}, ["broken"]),
+        ({"budgets": {"over": 1, "tags": 0, "answered": 1.0}}, ["budgets"]),
+        ({"budgets": {"over": 0, "tags": 0, "answered": 0.98}}, ["budgets"]),
+        ({"hostile": {"well": True, "statuses": {"500": 1}}}, ["hostile"]),
+        ({"hostile": {"well": False, "statuses": {}}}, ["hostile"]),
+    ],
+)
+def test_a_target_of_serving_that_is_missed_is_named(change: dict, names: list[str]) -> None:
+    assert serving.missed({**SERVED, **change}) == names
+
+
+def test_hostile_requests_are_of_many_kinds_and_the_same_every_time() -> None:
+    drawn = [serving.hostile_request(random.Random(number)) for number in range(50)]
+    assert drawn == [serving.hostile_request(random.Random(number)) for number in range(50)]
+    assert {half_closed for _, half_closed in drawn} == {True, False}
+    assert any(b"</think>" in sent for sent, _ in drawn)
