@@ -25,7 +25,9 @@ class ServingSettings:
         name: of the model for clients; None: the pair's.
         device: ``cpu``, ``cuda``, or ``auto``: cuda where there is one.
         max_model_len: tokens of context of both models; None: what the pair says.
-        replicas: per role, engines on this machine.
+        replicas: per role, engines; on this machine, or with ``cluster`` wherever Ray has room.
+        cluster: whether the engines are deployments of Ray Serve: on the cluster of ``RAY_ADDRESS``, or a local one.
+        max_replicas: per role, up to how many engines a cluster scales; by default as many as ``replicas``.
         engine: vLLM's engine arguments for all, ``long`` and ``short`` for one role.
         max_requests: choices that are played at the same time; more are answered with 429.
         max_body_bytes, max_messages, max_choices: of a request.
@@ -40,6 +42,8 @@ class ServingSettings:
     device: str = "auto"
     max_model_len: int | None = None
     replicas: dict[str, int] = field(default_factory=lambda: {"long": 1, "short": 1})
+    cluster: bool = False
+    max_replicas: dict[str, int] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     long: dict[str, Any] = field(default_factory=dict)
     short: dict[str, Any] = field(default_factory=dict)
@@ -99,6 +103,12 @@ def _check(settings: ServingSettings) -> None:
     for role, count in settings.replicas.items():
         if count < 1:
             raise ValueError(f"replicas.{role}={count} leaves nobody to speak; give at least 1")
+
+    for role, most in settings.max_replicas.items():
+        if not settings.cluster:
+            raise ValueError(f"max_replicas.{role}={most} needs a cluster to scale on; set cluster=true")
+        if most < settings.replicas.get(role, 1):
+            raise ValueError(f"max_replicas.{role}={most} is less than replicas.{role}; raise it")
 
 
 def api_key(settings: ServingSettings) -> str | None:

@@ -83,3 +83,12 @@ def test_the_command_line_says_it_in_one_sentence(
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def test_only_a_cluster_scales() -> None:
+    read = read_settings(["cluster=true", "replicas.long=2", "max_replicas.long=4"])
+    assert read.max_replicas == {"long": 4}
+    with pytest.raises(ValueError, match=r"max_replicas.long=4 needs a cluster to scale on; set cluster=true"):
+        read_settings(["max_replicas.long=4"])
+    with pytest.raises(ValueError, match="is less than replicas.long"):
+        read_settings(["cluster=true", "replicas.long=4", "max_replicas.long=2"])
