@@ -7,7 +7,6 @@ while the policy's other engines go on.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import subprocess
@@ -98,10 +97,8 @@ class VLLMEngine:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         if self._llm is not None:
-            await asyncio.to_thread(self._llm.shutdown)
+            await asyncio.to_thread(_end, self._llm)
             self._llm = None
-            # Its cycles would otherwise be taken apart when Python's modules are gone already.
-            gc.collect()
 
     async def stream(
         self, prompt: Ids, params: SamplingParams, on_text: OnText | None, sampled: list[int]
@@ -181,7 +178,7 @@ class VLLMEngine:
             log.warning("the engine of policy %r died; it is started again", self.policy)
             dead, self._llm = self._llm, None
             if dead is not None:
-                await asyncio.to_thread(dead.shutdown)
+                await asyncio.to_thread(_end, dead)
             began = time.monotonic()
             try:
                 await self._launch()
@@ -192,6 +189,12 @@ class VLLMEngine:
                 continue
             log.warning("the engine of policy %r is back after %.0f s", self.policy, time.monotonic() - began)
             self._restarted(self.policy)
+
+
+def _end(llm: Any) -> None:
+    llm.shutdown()
+    # It does so again when it is collected, which may be after Python's modules are gone.
+    llm.shutdown = lambda *arguments: None
 
 
 class Engines:

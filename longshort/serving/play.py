@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
 from longshort.controller import Sampling, SynergyController
@@ -115,8 +116,12 @@ class Choice:
         self.turns.append(PlayedTurn(turn, budget, time.perf_counter() - self._began, self._first))
 
     def take(self) -> list[Piece]:
-        """What has come since the last call."""
-        taken, self._pieces = self._pieces, []
+        """What has come since the last call, text of one kind and turn in one piece."""
+        taken: list[Piece] = []
+        for _, some in groupby(self._pieces, key=lambda piece: (piece.channel, piece.turn)):
+            together = list(some)
+            taken.append(replace(together[0], text="".join(piece.text for piece in together)))
+        self._pieces = []
         return taken
 
     def over(self, episode: Episode) -> Played:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache, lru_cache
 
 from longshort.protocol import TAGS
 
@@ -18,15 +20,15 @@ class Visible:
     """
 
     def __init__(self, tags: Sequence[str] = TAGS) -> None:
-        self._tags = tags
+        self._tags = tuple(tags)
+        self._pattern = _any_of(self._tags)
         self._held = ""
         self._begun = False
 
     def feed(self, text: str) -> str:
         """What has become sure with ``text``."""
         self._held += text
-        for tag in self._tags:
-            self._held = self._held.replace(tag, " ")
+        self._held = self._pattern.sub(" ", self._held)
         sure = len(self._held) - beginning_at_end(self._held, self._tags)
         return self._take(self._held[:sure])
 
@@ -87,6 +89,17 @@ class UntilStop:
 
 def beginning_at_end(text: str, patterns: Sequence[str]) -> int:
     """Characters at the end of ``text`` that may be the beginning of one of ``patterns``, which it does not hold."""
-    longest = min(max(map(len, patterns)) - 1, len(text))
-    sizes = range(longest, 0, -1)
-    return next((size for size in sizes if any(pattern.startswith(text[-size:]) for pattern in patterns)), 0)
+    beginnings, longest = _beginnings(tuple(patterns))
+    return next((size for size in range(min(longest, len(text)), 0, -1) if text[-size:] in beginnings), 0)
+
+
+@cache
+def _any_of(texts: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
+
+
+@lru_cache(maxsize=1024)
+def _beginnings(patterns: tuple[str, ...]) -> tuple[frozenset[str], int]:
+    """All proper beginnings, and the length of the longest."""
+    found = frozenset(pattern[:size] for pattern in patterns for size in range(1, len(pattern)))
+    return found, max(map(len, found), default=0)

@@ -65,7 +65,7 @@ async def test_a_turn_goes_on_at_another_replica_from_its_tokens() -> None:
 
 async def test_when_all_that_are_tried_die_the_policy_is_named() -> None:
     handle = Handle(*[Parts([EngineDiedError("long", "killed")]) for _ in range(3)])
-    with pytest.raises(EngineDiedError, match="'long' died: .*killed"):
+    with pytest.raises(EngineDiedError, match=r"'long' died: .*killed"):
         await ServeEngines("long", handle).generate((1,), PARAMS, "s")
 
 

@@ -90,5 +90,5 @@ def test_only_a_cluster_scales() -> None:
     assert read.max_replicas == {"long": 4}
     with pytest.raises(ValueError, match=r"max_replicas.long=4 needs a cluster to scale on; set cluster=true"):
         read_settings(["max_replicas.long=4"])
-    with pytest.raises(ValueError, match="is less than replicas.long"):
+    with pytest.raises(ValueError, match=r"is less than replicas\.long"):
         read_settings(["cluster=true", "replicas.long=4", "max_replicas.long=2"])
