@@ -20,7 +20,7 @@ from typing import Any
 from longshort.controller import Limits, Sampling, render_prompt
 from longshort.episode import Ids
 from longshort.generation import Tokenizer
-from longshort.model_folder import WEIGHTS
+from longshort.model_folder import WEIGHTS, opened_turn
 from longshort.protocol import LONG_SHORT, TAGS, Protocol
 
 FILE = "pair.json"
@@ -184,6 +184,11 @@ def _load_tokenizer(pair: Pair, role: str) -> Any:
         raise ValueError(f"{path} of the {role} model has no tokenizer: {' '.join(str(error).split())}") from error
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer of {path} has no chat template, so it cannot read a conversation; add one")
+    if (opened := opened_turn(tokenizer, role, pair.protocol)) is not None:
+        raise ValueError(
+            f"the chat template of {path} writes the model's opening tag itself, as in {opened[-20:]!r}, so no turn "
+            "could be well formed; take the tag out of its chat_template.jinja"
+        )
     return tokenizer
 
 

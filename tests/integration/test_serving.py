@@ -6,6 +6,7 @@ Not proven here: speed (``benchmarks/serving.py``).
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import re
@@ -22,11 +23,13 @@ import psutil
 import pytest
 import pytest_asyncio
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from longshort.controller import Sampling, SynergyController, render_prompt
 from longshort.display import Display
 from longshort.playground import generate_problems
+from longshort.serving.chat import Conversation, Lines, converse
 from longshort.serving.open import OpenPair, listening, open_pair
 from longshort.serving.server import Server
 from longshort.serving.settings import ServingSettings
@@ -170,6 +173,15 @@ async def test_a_client_that_goes_away_frees_its_engine_requests(serving: Servin
         if not serving.requests("long") and not serving.requests("short"):
             break
     assert (serving.requests("long"), serving.requests("short"), serving.server._running) == (0, 0, 0)
+
+
+async def test_the_terminal_shows_what_the_server_answers(serving: Serving) -> None:
+    pair, output, lines = serving.opened, io.StringIO(), iter(["10-2+7+6", "21-5", "/quit"])
+    talk = Conversation(pair.pair, pair.controller, pair.prompts, Console(file=output, width=200))
+    await converse(talk, Lines(lambda: next(lines)))
+    assert [message.role for message in talk.messages] == ["user", "assistant"] * 2
+    assert talk.messages[1].content in output.getvalue()
+    assert len(re.findall(r"^\d+ tokens, \d+\.\d s", output.getvalue(), re.MULTILINE)) >= 4
 
 
 async def test_an_engine_that_dies_is_back_by_itself(serving: Serving) -> None:

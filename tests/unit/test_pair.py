@@ -173,6 +173,13 @@ def test_another_chat_template_is_refused(pair: Path) -> None:
         read_pair([str(pair)])
 
 
+def test_a_template_that_opens_the_turn_itself_is_refused(pair: Path) -> None:
+    template = pair / "long" / "chat_template.jinja"
+    template.write_text(template.read_text() + "<think>")
+    with pytest.raises(ValueError, match=r"long writes the model's opening tag itself"):
+        read_pair([str(pair)])
+
+
 def test_missing_files_are_named(pair: Path) -> None:
     (pair / "long" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"long of the long model holds no weights"):
