@@ -182,7 +182,7 @@ class Cluster:
 
     async def deploy(self) -> None:
         """Start the replicas, or replace them one after another while the others serve."""
-        handles = await asyncio.gather(*[asyncio.to_thread(self._run, role) for role in self._arguments])
+        handles = await asyncio.to_thread(self._run)
         for role, handle in zip(self._arguments, handles, strict=True):
             self.engines.setdefault(role, ServeEngines(role, handle))
         await self._count()
@@ -192,9 +192,8 @@ class Cluster:
         if self._watcher is not None:
             self._watcher.cancel()
         with suppress(Exception):  # a cluster that is gone has nothing to take down
-            await asyncio.gather(
-                *[asyncio.to_thread(serve.delete, self._application(role)) for role in self._arguments]
-            )
+            for role in self._arguments:
+                await asyncio.to_thread(serve.delete, self._application(role))
         if "RAY_ADDRESS" not in os.environ:
             with suppress(Exception):
                 await asyncio.to_thread(serve.shutdown)
@@ -207,11 +206,22 @@ class Cluster:
     def _application(self, role: str) -> str:
         return f"{self._name}-{role}"
 
-    def _run(self, role: str) -> Any:
+    def _run(self) -> list[Any]:
+        """Handles of the deployments, once all of them run."""
+        try:
+            return serve.run_many(
+                [
+                    serve.RunTarget(self._deployment(role), name=self._application(role), route_prefix=None)
+                    for role in self._arguments
+                ]
+            )
+        except RuntimeError as error:
+            raise ValueError(f"the replicas do not start: {' '.join(str(error).split())[:300]}") from error
+
+    def _deployment(self, role: str) -> Any:
         least, most = self._scale[role]
         arguments = dict(self._arguments[role])
         devices = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
-        resources = {"num_cpus": 1} if self._device == "cpu" else {"num_cpus": 1, "num_gpus": devices}
         scaling: dict[str, Any] = {"num_replicas": least}
         if most > least:
             scaling = {
@@ -223,20 +233,13 @@ class Cluster:
             PolicyReplica,
             name=role,
             max_ongoing_requests=MOST_REQUESTS,
-            ray_actor_options=resources,
+            ray_actor_options={"num_cpus": 1, "num_gpus": 0 if self._device == "cpu" else devices},
             request_router_config=RequestRouterConfig(request_router_class=ConsistentHashRouter),
             graceful_shutdown_timeout_s=self._drain_s,
             logging_config=LoggingConfig(log_level="ERROR"),
             **scaling,
         )
-        try:
-            return serve.run(
-                deployment.bind(role, arguments, self._device), name=self._application(role), route_prefix=None
-            )
-        except RuntimeError as error:
-            raise ValueError(
-                f"the replicas of policy {role!r} do not start: {' '.join(str(error).split())[:300]}"
-            ) from error
+        return deployment.bind(role, arguments, self._device)
 
     async def _watch(self) -> None:
         while True:
