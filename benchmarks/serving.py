@@ -167,7 +167,7 @@ class Client:
         load = await under_load(one, seconds)
         watching.cancel()
         tail = max(1, len(memory) // 10)
-        load.growth = median(memory[-tail:]) / median(memory[:tail]) - 1
+        load.growth = median(memory[-tail:]) / median(memory[:tail]) - 1 if memory else 0.0
         return load
 
     async def stream(self, question: str, seed: int, with_ids: bool) -> list[bytes]:
