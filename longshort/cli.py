@@ -197,6 +197,35 @@ def _prepare(options: argparse.Namespace) -> None:
         )
 
 
+def _export(options: argparse.Namespace) -> None:
+    from longshort.export import export
+
+    with Display() as display:
+        export(options.run_folder, options.out, display, options.step)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from longshort.serving.open import serve
+    from longshort.serving.settings import read_settings
+
+    spec, overrides = _pair_and_overrides(options.pair + options.overrides)
+    asyncio.run(serve(spec, read_settings(overrides)))
+
+
+def _chat(options: argparse.Namespace) -> None:
+    from longshort.serving.chat import chat
+    from longshort.serving.settings import read_settings
+
+    spec, overrides = _pair_and_overrides(options.pair + options.overrides)
+    asyncio.run(_until_terminated(chat(spec, read_settings(overrides))))
+
+
+def _pair_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What names a pair, and ``key=value``."""
+    overrides = [each for each in arguments if "=" in each]
+    return [each for each in arguments if each not in overrides], overrides
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longshort", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -246,7 +275,28 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--quick", action="store_true", help="fewer chains, steps and samples, on the playground")
     reproduce.add_argument("--out", type=Path, metavar="FOLDER", help="by default outputs/reproduce_<name>")
     _add_data(commands)
+    _add_pair(commands)
     return parser
+
+
+def _add_pair(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser("export", help="the pair of a run as one folder")
+    export.set_defaults(run=_export)
+    export.add_argument("run_folder", type=Path, metavar="RUN", help="its folder, as outputs/<experiment_name>")
+    export.add_argument("out", type=Path, metavar="OUT", help="the pair's folder, a new one")
+    export.add_argument("--step", type=int, help="of a checkpoint; by default the one that the last round selected")
+    for command, run, text in (
+        ("serve", _serve, "an OpenAI-compatible server for a pair"),
+        ("chat", _chat, "talk with a pair in the terminal"),
+    ):
+        sub = commands.add_parser(command, help=text)
+        sub.set_defaults(run=run, overrides=[])
+        sub.add_argument(
+            "pair",
+            nargs="+",
+            metavar="PAIR",
+            help="a pair's folder, playground, or a long and a short model; then key=value, see docs/serve.md",
+        )
 
 
 def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

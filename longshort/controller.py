@@ -7,14 +7,25 @@ of the role that speaks, and its next turn starts as soon as the last one is the
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+from typing import Protocol as Interface
 
 from longshort.episode import Episode, Ids, Outcome, Problem, Turn
-from longshort.generation import Chat, Completion, Generator, SamplingParams, Tokenizer, chat_ids, until_stop
+from longshort.generation import (
+    Chat,
+    Completion,
+    Generator,
+    SamplingParams,
+    StreamingGenerator,
+    Tokenizer,
+    chat_ids,
+    until_stop,
+)
 from longshort.protocol import Protocol
 
 PROMPT_CACHE = 4096
@@ -38,12 +49,17 @@ class Limits:
 
     ``close_cut_turns``: a thinking turn without closing tag, cut or ended early, is closed by the controller and play
     goes on; False ends the episode, as ``token_limit`` where the turn was cut, else as ``malformed``.
+
+    ``reserve``: tokens of the episode, and of every model's context, that are kept for a turn that may answer. A turn
+    that may not is cut before it takes them, and where another exchange would not fit, the answering role is not let
+    hand back. 0 keeps none, as in training.
     """
 
     max_turns: int
     max_turn_tokens: Mapping[str, int]
     max_episode_tokens: int
     close_cut_turns: bool = True
+    reserve: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,19 @@ class Sampling:
     top_k: int | None = None
     run: int = 0
     step: int = 0
+
+
+class Listener(Interface):
+    """Hears an episode while it is played."""
+
+    def turn_begins(self, role: str, may_answer: bool, must_answer: bool) -> None:
+        """Whether the turn may end the episode with an answer, and whether it may do nothing else."""
+
+    def hears(self, text: str, tokens: int) -> None:
+        """Sampled text of the turn, tags included, and how many tokens it took."""
+
+    def turn_ends(self, turn: Turn, over: bool, budget: int) -> None:
+        """``over``: the episode ends with it; ``budget``: tokens that it could have had."""
 
 
 def turn_seed(run: int, step: int, problem: str, sample: int, turn: int) -> int:
@@ -109,9 +138,27 @@ class SynergyController:
         """
         return _as_finished([self.play(p, s, sampling) for p in problems for s in range(samples)])
 
-    async def play(self, problem: Problem, sample: int, sampling: Sampling) -> Episode:
-        """Play one episode to its end. Engine failures propagate."""
-        prompts = {role: self.prompt(role, problem.question) for role in self.protocol.roles}
+    def within(self, limits: Limits) -> SynergyController:
+        """The same team under other caps."""
+        other = copy.copy(self)
+        other.limits = limits
+        return other
+
+    async def play(
+        self,
+        problem: Problem,
+        sample: int,
+        sampling: Sampling,
+        prompts: Mapping[str, Ids] | None = None,
+        listener: Listener | None = None,
+    ) -> Episode:
+        """Play one episode to its end. Engine failures propagate.
+
+        Args:
+            prompts: per role, what it starts from; by default its system prompt and the question.
+            listener: hears the turns as they are sampled; the generators then have to be able to stream.
+        """
+        prompts = prompts or {role: self.prompt(role, problem.question) for role in self.protocol.roles}
         episode = Episode(problem, prompts, (), "turn_limit", sample)
         role: str | None = self.protocol.first
         while role is not None:
@@ -121,10 +168,16 @@ class SynergyController:
             budget = self._budget(episode, role, len(context))
             if budget < 1:
                 return replace(episode, outcome="token_limit")
-            completion = await self._generate(episode, role, context, budget, sampling)
+            must_answer = self._must_answer(episode, role)
+            if listener is not None:
+                listener.turn_begins(role, self.protocol.may_answer(role), must_answer)
+            params = self._params(episode, role, budget, sampling, must_answer)
+            completion = await self._generate(episode, role, context, params, sampling.step, listener)
             turn, closing = self._read_turn(role, completion, len(context))
             episode = replace(episode, turns=(*episode.turns, turn))
             outcome = self._outcome(turn, closing)
+            if listener is not None:
+                listener.turn_ends(turn, outcome is not None, budget)
             if outcome is not None:
                 return replace(episode, outcome=outcome)
             assert closing is not None
@@ -133,25 +186,63 @@ class SynergyController:
 
     def _budget(self, episode: Episode, role: str, context: int) -> int:
         """Tokens that the next turn may take: its own cap, what is left of the episode, and of the model's context."""
-        return min(
+        budget = min(
             self.limits.max_turn_tokens[role],
             self.limits.max_episode_tokens - episode.tokens,
             self.members[role].max_model_len - context,
         )
+        if self.limits.reserve and not self.protocol.may_answer(role):
+            left = self._left(episode)
+            # With less than the reserve from the start, the turn that may not answer is as short as a turn can be.
+            return min(budget, max(left - self.limits.reserve, min(1, left - 1)))
+        return budget
 
-    async def _generate(self, episode: Episode, role: str, context: Ids, budget: int, sampling: Sampling) -> Completion:
-        problem, sample, member = episode.problem.id, episode.sample, self.members[role]
-        params = SamplingParams(
+    def _left(self, episode: Episode) -> int:
+        """Tokens until the episode's cap, or until a context is full."""
+        contexts = (self.members[role].max_model_len - len(episode.context(role)) for role in self.protocol.roles)
+        return min(self.limits.max_episode_tokens - episode.tokens, *contexts)
+
+    def _must_answer(self, episode: Episode, role: str) -> bool:
+        """Whether no exchange would fit after this turn of a role that may answer, if it took all it can."""
+        limits = self.limits
+        if not limits.reserve or not self.protocol.may_answer(role):
+            return False
+        another = limits.max_turn_tokens[role] + 1 + limits.reserve
+        return len(episode.turns) + 2 >= limits.max_turns or self._left(episode) < another
+
+    def _params(
+        self, episode: Episode, role: str, budget: int, sampling: Sampling, must_answer: bool
+    ) -> SamplingParams:
+        member = self.members[role]
+        return SamplingParams(
             max_tokens=budget,
             temperature=member.temperature if sampling.temperature is None else sampling.temperature,
             top_p=member.top_p if sampling.top_p is None else sampling.top_p,
             top_k=member.top_k if sampling.top_k is None else sampling.top_k,
-            seed=turn_seed(sampling.run, sampling.step, problem, sample, len(episode.turns)),
+            seed=turn_seed(sampling.run, sampling.step, episode.problem.id, episode.sample, len(episode.turns)),
             stop=self.protocol.stop(role),
             priority=-max(int(self.expected_tokens(episode.problem)) - episode.tokens, 0),
+            forbid=self._forbidden(role, must_answer),
         )
-        session = f"{sampling.step}/{problem}/{sample}"
-        return await member.generator.generate(context, params, session)
+
+    def _forbidden(self, role: str, must_answer: bool) -> tuple[str, ...]:
+        """What keeps a turn from the answer that a reserve is kept for: handing back, and ending without a tag."""
+        if not self.limits.reserve or not self.protocol.may_answer(role) or self.protocol.ends_itself(role):
+            return ()
+        tokenizer = self.members[role].tokenizer
+        end = tokenizer.eos_token_id
+        ends = () if end is None else (tokenizer.decode([end], skip_special_tokens=False),)
+        return (*(self.protocol.handing_back(role) if must_answer else ()), *ends)
+
+    async def _generate(
+        self, episode: Episode, role: str, context: Ids, params: SamplingParams, step: int, listener: Listener | None
+    ) -> Completion:
+        generator = self.members[role].generator
+        session = f"{step}/{episode.problem.id}/{episode.sample}"
+        if listener is None:
+            return await generator.generate(context, params, session)
+        assert isinstance(generator, StreamingGenerator), f"the generator of {role!r} cannot be listened to"
+        return await generator.stream(context, params, session, listener.hears)
 
     def _read_turn(self, role: str, completion: Completion, prompt_tokens: int) -> tuple[Turn, str | None]:
         """The turn as all roles will read it, and the tag it closed with (the controller's, where that closed it)."""

@@ -6,9 +6,9 @@ One interface, three backends: vLLM replicas on Ray (``workers/rollout.py``), an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from longshort.episode import FinishReason, Ids
 
@@ -35,7 +35,8 @@ class SamplingParams:
 
     ``max_tokens`` is at least 1. ``seed`` is per request, so that equal requests of a group differ. A ``stop`` string
     that ended the turn is part of it. Waiting requests of lower ``priority`` start first; engines may ignore it.
-    ``json_schema`` guides decoding where the backend can; elsewhere the text may break it.
+    ``json_schema`` guides decoding where the backend can; elsewhere the text may break it. A text in ``forbid`` is not
+    sampled, as the tokens that its encoding has; engines that cannot do so ignore it.
     """
 
     max_tokens: int
@@ -46,6 +47,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     priority: int = 0
     json_schema: Mapping[str, Any] | None = None
+    forbid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,22 @@ class Generator(Protocol):
 
         Raises:
             GenerationFailedError: this request failed, after retries where the backend has them.
+        """
+        ...
+
+
+# Hears text as it is sampled, and how many tokens it took.
+OnText = Callable[[str, int], None]
+
+
+@runtime_checkable
+class StreamingGenerator(Generator, Protocol):
+    """A generator that can be listened to."""
+
+    async def stream(self, prompt: Prompt, params: SamplingParams, session: str, on_text: OnText) -> Completion:
+        """As :meth:`generate`; what ``on_text`` hears adds up to the text of the completion, its stop string included.
+
+        Cancelling it frees what the request holds.
         """
         ...
 

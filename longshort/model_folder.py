@@ -82,13 +82,18 @@ def load_tokenizer(policy: DictConfig, name: str, protocol: Protocol) -> Any:
     """
     key = f"policies.{name}.model"
     tokenizer = read_tokenizer(policy.model, key)
-    opened = tokenizer.decode(render_prompt(protocol, name, tokenizer, "1+1=?")).rstrip()
-    if opened.endswith(TAGS) and not protocol.ends_itself(name):
+    if (opened := opened_turn(tokenizer, name, protocol)) is not None:
         raise ValueError(
             f"the chat template of {key}.path={policy.model.path} writes the model's opening tag itself, as in "
             f"{opened[-20:]!r}, so no turn could be well formed; set {key}.custom_chat_template"
         )
     return tokenizer
+
+
+def opened_turn(tokenizer: Any, role: str, protocol: Protocol) -> str | None:
+    """A prompt whose end is a tag that the chat template writes in the model's place, or None where it does not."""
+    opened = str(tokenizer.decode(render_prompt(protocol, role, tokenizer, "1+1=?"))).rstrip()
+    return opened if opened.endswith(TAGS) and not protocol.ends_itself(role) else None
 
 
 def context_length(config: DictConfig, name: str) -> int:

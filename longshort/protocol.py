@@ -73,14 +73,21 @@ class Protocol:
         body = turn[len(opening) : -len(closing)]
         return bool(body.strip()) and not any(tag in body for tag in TAGS)
 
+    def may_answer(self, role: str) -> bool:
+        """Whether a turn of ``role`` can end the episode with an answer."""
+        return self.ends_itself(role) or None in self.closings[role].values()
+
+    def handing_back(self, role: str) -> tuple[str, ...]:
+        """Closing tags of ``role`` after which another one speaks."""
+        return tuple(tag for tag, follower in self.closings[role].items() if follower is not None)
+
     def ends_itself(self, role: str) -> bool:
         """Whether nothing but the end of the sequence closes a turn of ``role``."""
         return not self.closings[role]
 
     def default_closing(self, role: str) -> str | None:
         """What the controller closes a cut turn of ``role`` with: only a turn that cannot hold the answer is closed."""
-        closings = self.closings[role]
-        return None if None in closings.values() else next(iter(closings), None)
+        return None if self.may_answer(role) else next(iter(self.closings[role]))
 
 
 LONG_SHORT = Protocol(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longshort.episode import Ids
-from longshort.generation import Chat, Completion, Prompt, SamplingParams, Tokenizer, until_stop
+from longshort.generation import Chat, Completion, OnText, Prompt, SamplingParams, Tokenizer, text_of, until_stop
 
 Reply = str | Completion | Exception
 
@@ -74,6 +74,19 @@ class ScriptedGenerator:
         if isinstance(reply, Exception):
             raise reply
         return self.completion(reply, params) if isinstance(reply, str) else reply
+
+    async def stream(self, prompt: Prompt, params: SamplingParams, session: str, on_text: OnText) -> Completion:
+        """See :class:`longshort.generation.StreamingGenerator`: token by token, other requests between them."""
+        completion = await self.generate(prompt, params, session)
+        assert self._tokenizer is not None, "tokens are streamed one by one, so there has to be a tokenizer"
+        told = ""
+        for number in range(1, len(completion.token_ids) + 1):
+            whole = text_of(replace(completion, text=None, token_ids=completion.token_ids[:number]), self._tokenizer)
+            whole = until_stop(whole, params.stop)
+            on_text(whole[len(told) :], 1)
+            told = whole
+            await asyncio.sleep(0)
+        return completion
 
     def _reply(self, request: Request) -> Reply:
         if callable(self.script):

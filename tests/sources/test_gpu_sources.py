@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 from source_trees import FolderTree, Unavailable, WheelTree, installed, user_cache
 from source_uses import Call, Function, Library, Rules, dictionary_keys, lookup, problems, refusal
 
+from workers.serving import CPU_ENGINE, engine_arguments
+
 ROOT = Path(__file__).parents[2]
 OURS = ("workers", "longshort", "benchmarks")
 SETUP = (ROOT / "setup.py").read_text()
@@ -104,6 +106,13 @@ BY_HAND: list[tuple[str, str, Call | None]] = [
         for name in ("stop_reason", "token_ids", "log_probs", "extra_fields")
     ],
     ("workers/rollout.py", "vllm.v1.engine.exceptions:EngineDeadError", None),
+    ("workers/serving.py", "vllm.v1.engine.async_llm:AsyncLLM.generate", Call(3, keywords=("priority",))),
+    ("workers/serving.py", "vllm.v1.engine.async_llm:AsyncLLM.errored", None),
+    ("workers/serving.py", "vllm.v1.engine.async_llm:AsyncLLM.shutdown", Call()),
+    *[
+        ("workers/serving.py", f"vllm.outputs:{name}", None)
+        for name in ("RequestOutput.outputs", "RequestOutput.num_cached_tokens", "CompletionOutput.finish_reason")
+    ],
     ("workers/vllm_extension.py", f"{WORKER}.model_runner", None),
     *[("workers/vllm_extension.py", f"{runner}.vllm_config", None) for runner in RUNNERS],
     ("workers/vllm_extension.py", "vllm.config.vllm:VllmConfig.parallel_config", None),
@@ -122,6 +131,7 @@ VARIABLES = {
     "VLLM_LOGGING_LEVEL": "vllm.envs",
     "VLLM_TARGET_DEVICE": "vllm.envs",
     "VLLM_CPU_OMP_THREADS_BIND": "vllm.envs",
+    "VLLM_WORKER_MULTIPROC_METHOD": "vllm.envs",
     "VERL_PLATFORM": "verl.plugin.platform.platform_manager",
     "VERL_USE_EXTERNAL_MODULES": "verl",
     "WG_PREFIX": "verl.single_controller.ray.base",
@@ -186,6 +196,13 @@ def test_vllm_takes_the_sampling_parameters_of_a_turn(library: Library) -> None:
     target = lookup(library, "vllm.sampling_params:SamplingParams")
     assert target is not None
     assert refusal(library, target, Call(keywords=tuple(sorted(parameters)))) is None
+
+
+def test_vllm_knows_every_engine_argument_of_serving(library: Library) -> None:
+    arguments = {*CPU_ENGINE, *engine_arguments("model", 1, "auto", "cpu"), "gpu_memory_utilization"}
+    target = lookup(library, "vllm.engine.arg_utils:AsyncEngineArgs")
+    assert target is not None
+    assert arguments - set(library.members(target).fields) == set()
 
 
 def test_verls_server_finds_everything_that_it_wants_of_vllm(library: Library) -> None:

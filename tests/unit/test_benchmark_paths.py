@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
+import psutil
 import pytest
+from serving_fakes import SlowGenerator, served
 
+from benchmarks import serving
 from benchmarks.prefix_cache import LaterTurn, ideal_tokens, later_turns, row_of
 from benchmarks.startup import stages_of
 from benchmarks.update_path import SAMPLES, falls_short, graded, random_episodes, written_episodes
@@ -94,3 +98,66 @@ def test_only_the_row_with_a_worker_has_a_target() -> None:
     assert not falls_short({"driver_s": 100.0})
     assert not falls_short({"ours_to_verl": 1.05})
     assert falls_short({"ours_to_verl": 1.06}) == ["ours_to_verl"]
+
+
+SERVED = {
+    "served_to_direct": 0.9,
+    "broken": [],
+    "server_growth": 0.0,
+    "first_token_ms_more": 3.0,
+    "budgets": {"over": 0, "tags": 0, "answered": 0.995},
+    "hostile": {"well": True, "statuses": {"200": 5, "400": 90, "closed": 5}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({}, []),
+        ({"served_to_direct": 0.84}, ["served_to_direct"]),
+        ({"broken": ["stream 3 has no end"]}, ["broken"]),
+        ({"budgets": {"over": 1, "tags": 0, "answered": 1.0}}, ["budgets"]),
+        ({"budgets": {"over": 0, "tags": 0, "answered": 0.98}}, ["budgets"]),
+        ({"hostile": {"well": True, "statuses": {"500": 1}}}, ["hostile"]),
+        ({"hostile": {"well": False, "statuses": {}}}, ["hostile"]),
+    ],
+)
+def test_a_target_of_serving_that_is_missed_is_named(change: dict, names: list[str]) -> None:
+    assert serving.missed({**SERVED, **change}) == names
+
+
+def test_hostile_requests_are_of_many_kinds_and_the_same_every_time() -> None:
+    drawn = [serving.hostile_request(random.Random(number)) for number in range(50)]
+    assert drawn == [serving.hostile_request(random.Random(number)) for number in range(50)]
+    assert {half_closed for _, half_closed in drawn} == {True, False}
+    assert any(b"</think>" in sent for sent, _ in drawn)
+
+
+async def test_the_client_of_the_serving_benchmark_reads_what_a_server_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "STREAMS", 2)
+    problems = [Problem(str(number), f"{number}+1?", "") for number in range(4)]
+    async with served(name=serving.PLAYGROUND) as at:
+        client = serving.Client(at.address, at.session)
+        client.tokenizers = {role: FakeDecoder(g) for role, g in at.generators.items()}
+        events = await client.stream("1+1?", 0, True)
+        assert client.mixed_up(events) == ""
+        assert "instead of" in client.mixed_up([*events[:-4], *events[-3:]])
+        load = await client.served(problems, 1.0, psutil.Process())
+        assert (load.broken, load.conversations > 0, load.tokens % 29) == ([], True, 0)
+        assert await client.first_token_ms(problems) > 0
+        kept = await client.budgets(problems, 20)
+        assert (kept["over"], kept["tags"], kept["answered"]) == (0, 0, 1.0)
+        survived = await client.hostile(60)
+        assert survived["well"]
+        assert not any(status.startswith("5") for status in survived["statuses"])
+
+
+class FakeDecoder:
+    """The tokenizer of a scripted generator, as a real one is called."""
+
+    def __init__(self, generator: SlowGenerator) -> None:
+        self._tokenizer = generator._tokenizer
+
+    def decode(self, ids: list[int]) -> str:
+        assert self._tokenizer is not None
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
