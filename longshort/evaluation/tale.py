@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from longshort.controller import Limits, Member, Sampling, SynergyController, turn_seed
-from longshort.episode import Episode, Problem, Turn
+from longshort.controller import Limits, Listener, Member, Sampling, SynergyController, turn_seed
+from longshort.episode import Episode, Ids, Problem, Turn
 from longshort.evaluation.baselines import (
     BRIEF_REQUEST,
     BUDGET_REQUEST,
@@ -34,15 +34,23 @@ class EstimatingController(SynergyController):
         super().__init__(with_request(protocol, ""), members, limits)
         self.estimate_tokens = estimate_tokens
 
-    async def play(self, problem: Problem, sample: int, sampling: Sampling) -> Episode:
-        """See :meth:`SynergyController.play`."""
+    async def play(
+        self,
+        problem: Problem,
+        sample: int,
+        sampling: Sampling,
+        prompts: Mapping[str, Ids] | None = None,
+        listener: Listener | None = None,
+    ) -> Episode:
+        """See :meth:`SynergyController.play`; prompts are always the question's, and nobody listens."""
+        assert prompts is None and listener is None, "an evaluation asks questions"
         turn, prompt = await self._estimate(problem, sample, sampling)
         budget = estimated_budget(turn.text)
         request = BRIEF_REQUEST if budget is None else BUDGET_REQUEST.format(budget=budget)
         asked = replace(problem, question=problem.question + request)
         episode = await super().play(asked, sample, sampling)
-        prompts = {ESTIMATE: prompt, **episode.prompts}
-        return replace(episode, problem=problem, prompts=prompts, turns=(turn, *episode.turns))
+        asked_with = {ESTIMATE: prompt, **episode.prompts}
+        return replace(episode, problem=problem, prompts=asked_with, turns=(turn, *episode.turns))
 
     async def _estimate(self, problem: Problem, sample: int, sampling: Sampling) -> tuple[Turn, tuple[int, ...]]:
         member = self.members[SOLO]
