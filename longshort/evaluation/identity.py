@@ -42,7 +42,7 @@ def weights_digest(folder: Path) -> str | None:
     if not folder.is_dir():
         return None
     digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+    for file in sorted(folder.glob(WEIGHTS)):
         size = file.stat().st_size
         digest.update(f"{file.name}/{size}/".encode())
         with file.open("rb") as weights:
