@@ -224,21 +224,25 @@ async def converse(conversation: Conversation, lines: Lines) -> None:
         if answering is None or not answering.cancel():
             lines.end()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
-    while (line := await lines.next()) is not None:
-        line = line.strip()
-        if line.startswith("/"):
-            if not conversation.command(line):
-                break
-        elif line:
-            answering = asyncio.create_task(conversation.answer(line))
-            await asyncio.wait([answering])
-            if answering.cancelled():
-                conversation.say("\nstopped; what was asked is forgotten")
-            elif isinstance(error := answering.exception(), EngineDiedError):
-                conversation.say(f"\n{error}; it is started again, ask once more")
-            else:
-                answering.result()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        while (line := await lines.next()) is not None:
+            line = line.strip()
+            if line.startswith("/"):
+                if not conversation.command(line):
+                    break
+            elif line:
+                answering = asyncio.create_task(conversation.answer(line))
+                await asyncio.wait([answering])
+                if answering.cancelled():
+                    conversation.say("\nstopped; what was asked is forgotten")
+                elif isinstance(error := answering.exception(), EngineDiedError):
+                    conversation.say(f"\n{error}; it is started again, ask once more")
+                else:
+                    answering.result()
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 async def chat(spec: Sequence[str], settings: ServingSettings) -> None:

@@ -139,9 +139,13 @@ def controller_of(
 
 
 async def serve(spec: Sequence[str], settings: ServingSettings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what runs, and end. SIGHUP replaces a cluster's engines."""
+    """Serve until SIGTERM, SIGINT or SIGHUP; then finish what runs, and end.
+
+    On a cluster SIGHUP replaces the engines instead.
+    """
     key, loop = api_key(settings), asyncio.get_running_loop()
     ending, replacing = asyncio.Event(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, (replacing if settings.cluster else ending).set)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, ending.set)
     servers: list[Server] = []
@@ -155,8 +159,6 @@ async def serve(spec: Sequence[str], settings: ServingSettings) -> None:
             server = Server(opened.pair, opened.controller, opened.prompts, settings, key, opened.alive)
             servers.append(server)
             async with listening(server, settings) as address:
-                if opened.restart is not None:
-                    loop.add_signal_handler(signal.SIGHUP, replacing.set)
                 display.stage(f"serving {server.name} at {address}")
                 await _until(ending, replacing, opened.restart)
                 display.stage("finishing what runs")

@@ -11,6 +11,7 @@ import openai
 import pytest
 from serving_fakes import ANSWER, THOUGHT, fake_pair, served
 
+from longshort.serving.open import _until
 from workers.errors import EngineDiedError
 
 REASONING = "let me see"
@@ -221,3 +222,21 @@ async def test_every_turn_can_be_had_as_it_is_sampled() -> None:
     }
     assert live == {"long": REASONING, "short": CONTENT}
     assert THOUGHT not in str(chunks)
+
+
+async def test_engines_are_replaced_each_time_it_is_asked_for_and_a_failure_leaves_those_that_run() -> None:
+    ending, replacing, calls = asyncio.Event(), asyncio.Event(), list[int]()
+
+    async def restart() -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise ValueError("the replicas do not start")
+
+    waiting = asyncio.create_task(_until(ending, replacing, restart))
+    for count in (1, 2):
+        replacing.set()
+        async with asyncio.timeout(20):
+            while len(calls) < count:
+                await asyncio.sleep(0)
+    ending.set()
+    await waiting
