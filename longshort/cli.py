@@ -17,10 +17,13 @@ from longshort.config import build_config, config_dir
 from longshort.display import Display
 from longshort.sources import SOURCES
 from longshort.stages import ItemsFailedError
+from longshort.stopping import StoppedEarlyError, StopRequest
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
 TERMINATED = "SIGTERM"
+# sysexits.h: try again later.
+STOPPED_EARLY = 75
 COLDSTART = "coldstart_playground"
 
 
@@ -44,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PolicyFailedError, RewardFailureError, NonFiniteUpdateError, ItemsFailedError, SaveFailedError) as error:
         sys.stderr.write("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n")
         return 1
+    except StoppedEarlyError as error:
+        sys.stderr.write(f"longshort: {error}\n")
+        return STOPPED_EARLY
     except KeyboardInterrupt:
         sys.stderr.write("longshort: interrupted\n")
         return 130
@@ -73,9 +79,11 @@ async def _train(config: DictConfig) -> None:
     from longshort.assembly import open_run
     from longshort.rounds.reasoner import measure_reasoner
 
+    stop = StopRequest()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.make)
     with Display() as display:
         await measure_reasoner(config, display)
-        async with open_run(config, display) as run:
+        async with open_run(config, display, stop) as run:
             await run.fit()
 
 
