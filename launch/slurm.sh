@@ -173,13 +173,13 @@ clean_up() {
     "${srun[@]}" </dev/null || say "could not remove $temp on every node"
 }
 
-# shellcheck disable=SC2317 # called by trap
+# shellcheck disable=SC2317,SC2329 # called by trap
 stop_soon() {
     stopping=true
     say "asked to stop: the run saves after the step under way"
     [[ -z $driver ]] || kill -USR1 "$driver" 2>/dev/null || true
 }
-# shellcheck disable=SC2317 # called by trap
+# shellcheck disable=SC2317,SC2329 # called by trap
 stop_now() {
     say "terminated"
     exit 143

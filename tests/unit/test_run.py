@@ -33,6 +33,7 @@ from longshort.rounds.collapse import CollapseSettings, CollapseWatch
 from longshort.rounds.record import Record
 from longshort.rounds.schedule import rounds_of
 from longshort.run import Round, Run
+from longshort.stopping import StoppedEarlyError
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.validation import trained_policies
 
@@ -226,6 +227,28 @@ async def test_a_run_killed_anywhere_goes_on_as_if_it_had_not_been(
                     task.cancel()
         assert steps_of(folder) == wanted
         assert Record.load(folder).rounds == Record.load(tmp_path / "whole").rounds
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"), [("local", [*PAIR, "trainer.save_freq=4"]), ("thinkprune_playground", SOLO)]
+)
+async def test_a_run_asked_to_stop_ends_after_its_step_and_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, recipe: str, overrides: list[str]
+) -> None:
+    await open_fake(tmp_path / "whole", recipe, overrides).fit()
+    for stopped in range(20):
+        run = open_fake(tmp_path / "stopped", recipe, overrides)
+        taken = run.trainer.policies["long" if recipe == "local" else "solo"]
+        assert isinstance(taken, Learner)
+        taken.tick = run.stop.make
+        try:
+            await run.fit()
+        except StoppedEarlyError as error:
+            assert f"after step {stopped + 1} of" in str(error)
+        else:
+            break
+    assert stopped > 1
+    assert steps_of(tmp_path / "stopped") == steps_of(tmp_path / "whole")
 
 
 async def test_only_the_newest_checkpoints_stay_beside_those_that_rounds_need(tmp_path: Path) -> None:
