@@ -111,15 +111,17 @@ devices=${DEVICES:-${SLURM_GPUS_ON_NODE:-}}
 cpus=${SLURM_CPUS_ON_NODE:-1}
 if [[ -n $devices && $cpus -lt $((16 * devices)) ]]; then cpus=$((16 * devices)); fi
 ray_start=(
-    ray start --block --disable-usage-stats --temp-dir="$temp/ray"
-    --num-cpus="$cpus" --min-worker-port=$((port + 1)) --max-worker-port=$((port + PORTS_PER_JOB - 1))
+    ray start --block --disable-usage-stats --num-cpus="$cpus" --dashboard-agent-listen-port=0
+    --min-worker-port=$((port + 2)) --max-worker-port=$((port + PORTS_PER_JOB - 1))
 )
+of_head=(--node-ip-address="$address" --port="$port" --ray-client-server-port=$((port + 1)) --include-dashboard=false)
 [[ -z $devices ]] || ray_start+=(--num-gpus="$devices")
 [[ -z ${OBJECT_STORE:-} ]] || ray_start+=(--object-store-memory="$OBJECT_STORE")
 
-# Each node names itself, so that a missing one can be named.
+# Each node names itself, so that a missing one can be named. $0 is its folder; names of nodes are too long for Ray's
+# sockets.
 # shellcheck disable=SC2016
-start_as='exec "$@" --node-name="$SLURMD_NODENAME"'
+start_as='exec "$@" --node-name="$SLURMD_NODENAME" --temp-dir="$0$SLURM_NODEID"'
 # shellcheck disable=SC2016
 prepare='umask 077; mkdir -p "$1" && [ -O "$1" ] && [ ! -h "$1" ] && chmod 700 "$1" && cat >"$1/token"'
 # shellcheck disable=SC2016
@@ -130,8 +132,8 @@ driver=
 stopping=false
 
 # With CONTAINER, `sh` of the image starts Ray; without, that of the node.
-start_head() { on "$head" 1 sh -c "$start_as" sh "${ray_start[@]}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false; }
-start_others() { on "$others" $((nodes - 1)) sh -c "$start_as" sh "${ray_start[@]}" --address="$RAY_ADDRESS"; }
+start_head() { on "$head" 1 sh -c "$start_as" "$temp/h" "${ray_start[@]}" --head "${of_head[@]}"; }
+start_others() { on "$others" $((nodes - 1)) sh -c "$start_as" "$temp/w" "${ray_start[@]}" --address="$RAY_ADDRESS"; }
 prepare_all() { on "$all" "$nodes" bash -c "$prepare" bash "$temp"; }
 remove_all() { on "$all" "$nodes" bash -c "$remove" bash "$temp"; }
 wait_for_nodes() { driver_command python -m workers.cluster --timeout "${NODES_WITHIN:-300}" "${names[@]}"; }

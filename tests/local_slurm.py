@@ -120,10 +120,19 @@ def local_slurm(folder: Path) -> Iterator[LocalSlurm]:
         _until_idle(slurm)
         yield slurm
     finally:
+        _cancel_all(slurm)
         for daemon in reversed(daemons):
             daemon.terminate()
         for daemon in daemons:
             daemon.wait(30)
+
+
+def _cancel_all(slurm: LocalSlurm) -> None:
+    """A job that is left, as by a failed test, would outlive its nodes."""
+    subprocess.run(["scancel", "--user=root"], env=slurm.environment, check=False)
+    deadline = time.monotonic() + 60
+    while slurm.ask("squeue", "--noheader").strip() and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def _until_idle(slurm: LocalSlurm) -> None:

@@ -38,6 +38,7 @@ def cluster() -> Iterator[dict[str, str]]:
     token.write_text(secrets.token_hex(32))
     dashboard = free_port()
     environment = {
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
         "RAY_AUTH_MODE": "token",
@@ -45,19 +46,20 @@ def cluster() -> Iterator[dict[str, str]]:
         "OMP_NUM_THREADS": "1",
     }
     start = ["ray", "start", "--head", "--block", "--num-gpus=2", "--num-cpus=32", "--object-store-memory=200000000"]
-    where = [f"--port={free_port()}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}/ray"]
+    ports = ["port", "ray-client-server-port", "dashboard-agent-listen-port"]
+    where = [f"--dashboard-port={dashboard}", f"--temp-dir={temp}/ray", *[f"--{each}={free_port()}" for each in ports]]
     with (temp / "log").open("w") as log:
         head = subprocess.Popen([*start, *where, "--disable-usage-stats"], env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 90
         while True:
-            try:
-                socket.create_connection(("127.0.0.1", dashboard), 1).close()
+            done = subprocess.run(
+                ["ray", "job", "submit", "--", "true"], env=environment, capture_output=True, text=True
+            )
+            if done.returncode == 0:
                 break
-            except OSError:
-                assert head.poll() is None and time.monotonic() < deadline, text_of(temp / "log")
-                time.sleep(0.5)
-        yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+            assert head.poll() is None and time.monotonic() < deadline, text_of(temp / "log") + done.stderr
+        yield environment
     finally:
         head.terminate()
         head.wait(60)
