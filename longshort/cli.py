@@ -19,6 +19,7 @@ from longshort.hiding import HidingFilter, as_yaml, hide
 from longshort.reproduce.errors import StepFailedError
 from longshort.sources import SOURCES
 from longshort.stages import ItemsFailedError
+from longshort.stopping import StoppedEarlyError, StopRequest
 from longshort.trainer import NonFiniteUpdateError, RewardFailureError
 from workers.errors import PolicyFailedError
 
@@ -33,6 +34,8 @@ FAILURES = (
     *(ItemsFailedError, SaveFailedError, DamagedCheckpointError, UnfitError, StepFailedError),
 )
 TERMINATED = "SIGTERM"
+# sysexits.h: try again later.
+STOPPED_EARLY = 75
 COLDSTART = "coldstart_playground"
 PLAYGROUND = "playground"
 EVALUATE = "evaluate_playground"
@@ -60,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FAILURES as error:
         sys.stderr.write(hide("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n"))
         return 1
+    except StoppedEarlyError as error:
+        sys.stderr.write(f"longshort: {error}\n")
+        return STOPPED_EARLY
     except KeyboardInterrupt:
         sys.stderr.write("longshort: interrupted\n")
         return 130
@@ -89,9 +95,11 @@ async def _train(config: DictConfig) -> None:
     from longshort.assembly import open_run
     from longshort.rounds.reasoner import measure_reasoner
 
+    stop = StopRequest()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.make)
     with Display() as display:
         await measure_reasoner(config, display)
-        async with open_run(config, display) as run:
+        async with open_run(config, display, stop) as run:
             await run.fit()
 
 

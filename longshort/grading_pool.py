@@ -204,8 +204,10 @@ class _Worker:
 def _serve() -> None:
     """The worker: answers the questions on standard input, one JSON line each. ``argv[1]`` is the time limit."""
     timeout = float(sys.argv[1])
-    # An interrupt is for the parent. The timer must end this process though the parent may have blocked its signal.
+    # An interrupt and a request to stop, which may reach every process of a run, are for the parent. The timer must end
+    # this process though the parent may have blocked its signal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     _, most = resource.getrlimit(resource.RLIMIT_AS)

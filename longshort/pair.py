@@ -176,8 +176,8 @@ def _load_tokenizer(pair: Pair, role: str) -> Any:
     folder = Path(path).expanduser()
     if not folder.is_dir() and ("fingerprints" in pair.facts or path.startswith((".", "/", "~"))):
         raise ValueError(f"the folder {path} of the {role} model is missing; give one that is there")
-    if folder.is_dir() and not any(found for pattern in WEIGHTS for found in folder.glob(pattern)):
-        raise ValueError(f"{path} of the {role} model holds no weights ({' or '.join(WEIGHTS)}); copy them there")
+    if folder.is_dir() and not any(folder.glob(WEIGHTS)):
+        raise ValueError(f"{path} of the {role} model holds no weights ({WEIGHTS}); copy them there")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -29,6 +29,7 @@ from longshort.rounds.record import FinishedRound, Record, Weights
 from longshort.rounds.schedule import CARRIED
 from longshort.rounds.selection import LAST, Candidate, choose
 from longshort.rounds.summary import write_summary
+from longshort.stopping import StoppedEarlyError, StopRequest
 from longshort.trackers import Tracker, TranscriptTracker
 from longshort.tracking import METRICS, MetricsLog, TranscriptLog, write_episodes
 from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
@@ -85,6 +86,7 @@ class Run:
     Attributes:
         start: plays as the recipe says outside its rounds: what the run begins with is measured by it.
         test: problems of ``data.test_files``: played before the first round and after every one, for the summary.
+        stop: once made, the run saves after the step under way and ends.
     """
 
     config: DictConfig
@@ -94,6 +96,7 @@ class Run:
     display: Display
     folder: Path
     trackers: tuple[TranscriptTracker, ...] = ()
+    stop: StopRequest = field(default_factory=StopRequest)
 
     @property
     def trainer(self) -> Trainer:
@@ -115,6 +118,7 @@ class Run:
 
         Raises:
             ValueError: no policy learns, or the folder holds another run's checkpoints.
+            StoppedEarlyError: it was asked to stop and steps are left.
         """
         if not self.learners:
             raise ValueError(f"train={self.config.train} trains nobody; choose long, short, both or solo")
@@ -165,6 +169,10 @@ class Run:
         transcripts = TranscriptLog(self.folder, settings.transcript_freq, settings.transcripts)
         total = self.rounds[-1].last
         for step in range(max(state.step, each.first) + 1, each.last + 1):
+            if self.stop.made:
+                raise StoppedEarlyError(
+                    f"stopped after step {state.step} of {total}, as asked; the same command goes on from there"
+                )
             try:
                 result = await each.trainer.step(step)
             except NonFiniteUpdateError as error:
@@ -190,7 +198,8 @@ class Run:
             self._show(each, result, step, transcripts)
             state.step = step
             stops = alarm is not None and alarm.action == "stop"
-            if each.is_due(settings.save_freq, step) or ((stops or step == each.last) and len(self.rounds) > 1):
+            needed = (stops or step == each.last) and len(self.rounds) > 1
+            if each.is_due(settings.save_freq, step) or needed or self.stop.made:
                 self._save(each, state)
             if alarm is not None and stops:
                 return "; ".join(alarm.signs)

@@ -6,7 +6,7 @@ On CPU the slots are logical (``ray.init(num_gpus=…)``), so that the same code
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import ray
 from verl.single_controller.ray import RayResourcePool
@@ -31,6 +31,7 @@ def make_pools(
         ValueError: Ray has too few devices or CPUs, so that the reservation would wait for ever.
     """
     check_resources(placement, n_gpus_per_node, nnodes, ray.cluster_resources())
+    check_nodes(n_gpus_per_node, nnodes, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     if placement == "colocated":
         sizes = set(n_gpus_per_node.values())
         assert len(sizes) == 1, "colocated policies share the same slots"
@@ -58,4 +59,19 @@ def check_resources(
             raise ValueError(
                 f"placement.n_gpus_per_node={dict(n_gpus_per_node)} with placement.mode={placement} and "
                 f"trainer.nnodes={nnodes} needs {needed} {unit}, but Ray has {there}; lower it or give Ray more"
+            )
+
+
+def check_nodes(n_gpus_per_node: Mapping[str, int], nnodes: int, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raise ``ValueError`` where devices are enough in all, but not together on a node.
+
+    Necessary, not sufficient: policies are looked at one by one.
+    """
+    kind = get_resource_name()
+    devices = [int(node.get(kind, 0)) for node in nodes]
+    for name, count in n_gpus_per_node.items():
+        if sum(there // count for there in devices) < nnodes:
+            raise ValueError(
+                f"placement.n_gpus_per_node.{name}={count} with trainer.nnodes={nnodes} asks for {count} devices on "
+                f"each of {nnodes} nodes, but the nodes of the cluster have {devices}; lower it or give Ray other nodes"
             )

@@ -44,6 +44,9 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
     """Join the cluster of ``RAY_ADDRESS`` or start a local one, bound to loopback.
 
     ``slots``: device slots of a local one; by default what ``placement`` asks for.
+
+    Raises:
+        ValueError: the cluster has fewer devices than the configuration asks for.
     """
     device = config.trainer.device
     variables = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": os.environ["VLLM_LOGGING_LEVEL"]}
@@ -58,7 +61,9 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     runtime_env = {"env_vars": variables}
     if "RAY_ADDRESS" in os.environ:
-        with _own_sigterm():
+        # A job that was submitted has an environment of its own; ours is added, and stands where both name a variable.
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+        with _own_signals():
             ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
         return
     if slots is None:
@@ -69,7 +74,7 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
     local = {"num_cpus": max(8 * len(config.policies) * slots, os.cpu_count() or 1)}
     if device == "cpu":
         local["num_gpus"] = slots
-    with _own_sigterm():
+    with _own_signals(), _on_loopback():
         ray.init(
             address="local",
             runtime_env=runtime_env,
@@ -81,14 +86,26 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does: Ray's own handler aborts the process with a trace of its stack."""
-    handler = signal.getsignal(signal.SIGTERM)
+def _own_signals() -> Iterator[None]:
+    """Ray answers SIGTERM by leaving at once, without taking engines down; who had set a handler keeps it."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray's servers listen on the node's address, and it replaces 127.0.0.1 by that of a network card."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 async def start_policies(

@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from zlib import crc32
 
+import pytest
 from killed_runs import kill, start, text_of
 
 from longshort.data import ProblemOrder
@@ -35,6 +36,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.timeout(3 * 3600)
 def test_a_run_that_is_killed_again_and_again_ends_and_trains_every_step_once(tmp_path: Path) -> None:
     rng, folder = random.Random(0), tmp_path / "run"
     for _ in range(KILLS):

@@ -34,6 +34,7 @@ from longshort.rounds.collapse import CollapseSettings, CollapseWatch
 from longshort.rounds.record import Record
 from longshort.rounds.schedule import rounds_of
 from longshort.run import Round, Run
+from longshort.stopping import StoppedEarlyError
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.validation import trained_policies
 
@@ -227,6 +228,30 @@ async def test_a_run_killed_anywhere_goes_on_as_if_it_had_not_been(
                     task.cancel()
         assert steps_of(folder) == wanted
         assert Record.load(folder).rounds == Record.load(tmp_path / "whole").rounds
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"), [("local", [*PAIR, "trainer.save_freq=4"]), ("thinkprune_playground", SOLO)]
+)
+async def test_a_run_asked_to_stop_ends_after_its_step_and_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, recipe: str, overrides: list[str]
+) -> None:
+    await open_fake(tmp_path / "whole", recipe, overrides).fit()
+    reached: list[int] = []
+    for _ in range(20):
+        run = open_fake(tmp_path / "stopped", recipe, overrides)
+        taken = run.trainer.policies["long" if recipe == "local" else "solo"]
+        assert isinstance(taken, Learner)
+        taken.tick = run.stop.make
+        try:
+            await run.fit()
+        except StoppedEarlyError as error:
+            reached.append(int(str(error).split()[3]))
+        else:
+            break
+    assert len(reached) > 1
+    assert reached == sorted(set(reached)), "every start takes a step"
+    assert steps_of(tmp_path / "stopped") == steps_of(tmp_path / "whole")
 
 
 async def test_only_the_newest_checkpoints_stay_beside_those_that_rounds_need(tmp_path: Path) -> None:

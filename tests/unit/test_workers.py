@@ -18,7 +18,7 @@ from longshort.policy import Sample
 from workers.batch import pad_to_multiple, response_rows, sample_batch, view_batch
 from workers.errors import EngineDiedError, WorkerDiedError
 from workers.naming import policy_of_server, server_prefix
-from workers.placement import check_resources, device_slots
+from workers.placement import check_nodes, check_resources, device_slots
 from workers.rollout_adapter import engine_dtype, needed_weights
 
 VIEWS = [
@@ -139,3 +139,9 @@ def test_too_few_devices_or_cpus_are_an_error_and_no_endless_wait(resources: dic
     with pytest.raises(ValueError, match=named):
         check_resources("split", {"long": 3, "short": 1}, 1, resources)
     check_resources("split", {"long": 3, "short": 1}, 1, {"GPU": 4, "CPU": 13})
+
+
+def test_devices_that_are_enough_in_all_but_on_no_node_together_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"long=4 .*nodes=2 .*have \[4, 2, 2\]"):
+        check_nodes({"long": 4, "short": 2}, 2, [{"GPU": 4}, {"GPU": 2}, {"GPU": 2, "CPU": 9}])
+    check_nodes({"long": 4, "short": 2}, 2, [{"GPU": 6}, {"GPU": 6}, {"CPU": 9}])

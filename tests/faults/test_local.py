@@ -1,0 +1,50 @@
+"""A run with a Ray of its own on this machine: who can reach it, and how SIGTERM ends it."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import time
+from pathlib import Path
+
+import psutil
+from killed_runs import GONE_S, RAYS_AGENTS, start, text_of
+
+SETTINGS = [
+    "data.train_files=[playground:train:64:0]",
+    "data.val_files=[]",
+    "data.train_batch_size=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.rollout.n=4",
+    "trainer.total_training_steps=1000",
+]
+
+
+def beyond_loopback(processes: list[psutil.Process]) -> list[str]:
+    """Listening sockets that another machine could reach."""
+    found = []
+    for process in processes:
+        for connection in process.net_connections("inet"):
+            address = ipaddress.ip_address(connection.laddr.ip)
+            address = getattr(address, "ipv4_mapped", None) or address
+            if connection.status == psutil.CONN_LISTEN and not address.is_loopback:
+                found.append(f"{process.name()} on {connection.laddr.ip}:{connection.laddr.port}")
+    return found
+
+
+def test_a_run_listens_on_loopback_only_and_sigterm_ends_it_with_143_and_all_it_started(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = start(folder, "local", SETTINGS)
+    deadline = time.monotonic() + 200
+    while '"step": 2' not in text_of(folder / "metrics.jsonl"):
+        assert run.poll() is None and time.monotonic() < deadline, text_of(tmp_path / "run.log")[-3000:]
+        time.sleep(0.2)
+    children = {child: child.name() for child in psutil.Process(run.pid).children(recursive=True)}
+    reachable = beyond_loopback([psutil.Process(run.pid), *children])
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(60) == 143, text_of(tmp_path / "run.log")[-3000:]
+    assert "longshort: terminated" in text_of(tmp_path / "run.log")
+    ours = [child for child, name in children.items() if name.strip() not in RAYS_AGENTS]
+    _, alive = psutil.wait_procs(ours, timeout=GONE_S)
+    assert not alive, f"left behind: {[children[child] for child in alive]}"
+    assert not reachable

@@ -1,0 +1,112 @@
+"""``launch/ray_job.sh`` against a real ``ray start --head`` with token authentication.
+
+The job runs from the sources that travelled. Not proved here: a cluster of several hosts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from killed_runs import text_of
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """The environment of who submits to it."""
+    # Ray's sockets have long names; a folder of pytest is too deep.
+    temp = Path(tempfile.mkdtemp(prefix="lsj-", dir="/tmp"))
+    token = temp / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    dashboard = free_port()
+    environment = {
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "OMP_NUM_THREADS": "1",
+    }
+    start = ["ray", "start", "--head", "--block", "--num-gpus=2", "--num-cpus=32", "--object-store-memory=200000000"]
+    ports = ["port", "ray-client-server-port", "dashboard-agent-listen-port"]
+    where = [f"--dashboard-port={dashboard}", f"--temp-dir={temp}/ray", *[f"--{each}={free_port()}" for each in ports]]
+    with (temp / "log").open("w") as log:
+        head = subprocess.Popen([*start, *where, "--disable-usage-stats"], env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            done = subprocess.run(
+                ["ray", "job", "submit", "--", "true"], env=environment, capture_output=True, text=True
+            )
+            if done.returncode == 0:
+                break
+            assert head.poll() is None and time.monotonic() < deadline, text_of(temp / "log") + done.stderr
+        yield environment
+    finally:
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def submit(cluster: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    command = [str(REPOSITORY / "launch" / "ray_job.sh"), *arguments]
+    return subprocess.Popen(command, env=cluster, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_job_that_asks_for_more_than_the_cluster_has_says_so_and_its_exit_code_comes_back(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    process = submit(cluster, "train", "trainer.nnodes=4", f"trainer.default_local_dir={tmp_path / 'run'}")
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == 2, output[-3000:]
+    assert "trainer.nnodes=4" in output
+    assert "Traceback" not in output
+
+
+def test_a_job_is_stopped_and_the_same_command_goes_on_to_the_end(cluster: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = [
+        "train",
+        "data.train_files=[playground:train:64:0]",
+        "data.val_files=[]",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.rollout.n=4",
+        "trainer.total_training_steps=6",
+        "trainer.save_freq=1",
+        f"trainer.default_local_dir={folder}",
+    ]
+    process = submit(cluster, "--id", "stopped", *arguments)
+    deadline = time.monotonic() + 200
+    while '"step": 2' not in text_of(folder / "metrics.jsonl"):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
+        time.sleep(0.1)
+    subprocess.run(["ray", "job", "stop", "stopped"], env=cluster, check=True, capture_output=True)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output[-3000:]
+    taken = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    process = submit(cluster, *arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    assert "resuming from" in output
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 7))
+    assert len(steps) - 6 <= 1, f"at most the step under way is taken again, after {taken}"

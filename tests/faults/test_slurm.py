@@ -1,0 +1,101 @@
+"""``sbatch launch/slurm.sh`` on a real Slurm with two nodes, both on this host.
+
+Not proved here: GPUs of Slurm, containers, nodes with an address each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from killed_runs import steps_of, text_of
+from local_slurm import LocalSlurm, local_slurm, why_not
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = "launch/slurm.sh"
+SETTINGS = {"VENV": str(Path(sys.prefix)), "DEVICES": "1", "OBJECT_STORE": "200000000", "OMP_NUM_THREADS": "1"}
+SHOW_CLUSTER = """
+import os, sys
+from pathlib import Path
+import ray
+ray.init(address="auto", log_to_driver=False)
+print("NODES", *sorted(node["NodeName"] for node in ray.nodes() if node["Alive"]))
+print("MODE", oct(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o777))
+sys.exit(7)
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSlurm]:
+    with local_slurm(tmp_path_factory.mktemp("slurm") / "s") as started:
+        yield started
+
+
+def check_nothing_is_left(job: str) -> None:
+    """No process of the job's Ray, and none of its files."""
+    folder = f"/tmp/longshort-{os.getuid()}-{job}"
+    deadline = time.monotonic() + 60
+    while True:
+        alive = [
+            p.info["pid"]
+            for p in psutil.process_iter(["pid", "cmdline"])
+            if folder in " ".join(p.info["cmdline"] or [])
+        ]
+        if not alive:
+            break
+        assert time.monotonic() < deadline, f"left behind: {alive}"
+        time.sleep(1)
+    assert not Path(folder).exists()
+
+
+def test_every_node_joins_with_the_jobs_own_token_and_the_exit_code_comes_back(
+    slurm: LocalSlurm, tmp_path: Path
+) -> None:
+    program = tmp_path / "show.py"
+    program.write_text(SHOW_CLUSTER)
+    log = tmp_path / "job.log"
+    job = slurm.submit(REPOSITORY, log, "--nodes=2", SCRIPT, PROGRAM=f"python {program}", **SETTINGS)
+    fields = slurm.wait(job, 150)
+    assert fields["ExitCode"] == "7:0", text_of(log)[-3000:]
+    assert "NODES n1 n2" in text_of(log)
+    assert "MODE 0o600" in text_of(log)
+    check_nothing_is_left(job)
+
+
+def test_a_run_that_is_asked_to_stop_saves_requeues_itself_and_goes_on(slurm: LocalSlurm, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "job.log"
+    overrides = [
+        "data.train_files=[playground:train:64:0]",
+        "data.val_files=[]",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.rollout.n=4",
+        "trainer.total_training_steps=6",
+        f"trainer.default_local_dir={folder}",
+    ]
+    job = slurm.submit(REPOSITORY, log, "--nodes=2", SCRIPT, "train", *overrides, **SETTINGS)
+    deadline = time.monotonic() + 200
+    while '"step": 1' not in text_of(folder / "metrics.jsonl"):
+        assert slurm.fields(job)["JobState"] in {"PENDING", "CONFIGURING", "RUNNING"}, text_of(log)[-3000:]
+        assert time.monotonic() < deadline, text_of(log)[-3000:]
+        time.sleep(0.1)
+    # As --signal=B:USR1@… has it sent ahead of the time limit.
+    subprocess.run(["scancel", "--batch", "--signal=USR1", job], env=slurm.environment, check=True)
+    fields = slurm.wait(job, 300)
+    assert (fields["JobState"], fields["ExitCode"]) == ("COMPLETED", "0:0"), text_of(log)[-3000:]
+    assert fields["Restarts"] == "1"
+    assert "as asked" in text_of(log)
+    assert "resuming from" in text_of(log)
+    lines = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(1, 7)), "no step is lost, and none is taken twice"
+    assert sorted(steps_of(folder)) == lines
+    check_nothing_is_left(job)
