@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from longshort.folders import is_held
 from longshort.tracking import read_metrics
 
 # The frozen long model of the second run has two replicas.
@@ -24,10 +25,10 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def longshort(*arguments: str, timeout: float = 300) -> tuple[int, str]:
+def longshort(*arguments: str) -> tuple[int, str]:
     """Exit code and standard error of a command."""
     process = start(*arguments)
-    _, errors = process.communicate(timeout=timeout)
+    _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
 
@@ -54,8 +55,10 @@ def test_two_runs_beside_each_other_train_with_a_frozen_partner_and_one_goes_on_
     runs = {
         r: start(*small_run(f, f"train={r}", "trainer.total_training_steps=1", *SLOTS[r])) for r, f in folders.items()
     }
-    time.sleep(20)
-    code, errors = longshort(*small_run(folders["long"], "train=long"), timeout=60)
+    while not is_held(folders["long"]):
+        assert runs["long"].poll() is None, "it ended before it began"
+        time.sleep(0.2)
+    code, errors = longshort(*small_run(folders["long"], "train=long"))
     assert code == 2
     assert "in use by another run" in errors
     for role, process in runs.items():
@@ -93,7 +96,7 @@ def test_two_runs_beside_each_other_train_with_a_frozen_partner_and_one_goes_on_
     ],
 )
 def test_a_user_error_is_one_sentence_that_names_the_value_and_no_traceback(arguments: list[str], named: str) -> None:
-    code, errors = longshort("train", *arguments, timeout=60)
+    code, errors = longshort("train", *arguments)
     assert code == 2
     assert named in errors
     assert "Traceback" not in errors
@@ -103,7 +106,7 @@ def test_a_user_error_is_one_sentence_that_names_the_value_and_no_traceback(argu
 def test_a_broken_line_is_named_by_file_and_number_unless_told_to_skip(tmp_path: Path) -> None:
     file = tmp_path / "problems.jsonl"
     file.write_text('{"question": "1+1", "answer": "2"}\n{"question": \n')
-    code, errors = longshort("train", f"data.train_files=[{file}]", timeout=60)
+    code, errors = longshort("train", f"data.train_files=[{file}]")
     assert code == 2
     assert f"{file}:2" in errors
     assert "skip" in errors
