@@ -16,6 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from longshort import manifest
 from longshort.checkpoints import STATE
 from longshort.config import build_config
 from longshort.display import Display
@@ -53,6 +54,7 @@ def checkpoint(run: Path, step: int, *roles: str, mark: str = "") -> None:
         shutil.copytree(model_path(role), folder / role / "huggingface")
         (folder / role / "huggingface" / "mark").write_text(mark or str(step))
     (folder / STATE).write_text(json.dumps({"step": step}))
+    manifest.write(folder)
 
 
 def trained(run: Path) -> Path:
