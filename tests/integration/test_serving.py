@@ -215,10 +215,16 @@ async def test_sigterm_finishes_what_runs_and_ends_cleanly() -> None:
     async with aiohttp.ClientSession() as session:
         body = {"model": "playground", "n": 8, "messages": [{"role": "user", "content": "9*9+9*9+9*9"}]}
         asking = asyncio.create_task(session.post(f"{address}/v1/chat/completions", json=body).__aenter__())
-        await asyncio.sleep(0.2)
+        while "choices_in_flight 8.0" not in await text_of(session, f"{address}/metrics") and not asking.done():
+            await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert len((await (await asking).json())["choices"]) == 8
     _, errors = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+async def text_of(session: aiohttp.ClientSession, url: str) -> str:
+    async with session.get(url) as reply:
+        return await reply.text()
