@@ -43,6 +43,7 @@ from longshort.pair import PLAYGROUND, read_pair
 from longshort.playground import generate_problems
 from longshort.protocol import TAGS
 from longshort.serving.open import OpenPair, open_pair
+from longshort.serving.prompts import Prompts
 from longshort.serving.settings import ServingSettings
 from longshort.serving.visible import visible
 
@@ -140,7 +141,8 @@ class Client:
 
     def __init__(self, address: str, session: aiohttp.ClientSession) -> None:
         self.url, self.session = f"{address}/v1/chat/completions", session
-        self.tokenizers = read_pair([PLAYGROUND])[1]
+        pair, self.tokenizers = read_pair([PLAYGROUND])
+        self.hidden = Prompts(pair.protocol, self.tokenizers).protected
 
     async def served(self, problems: list[Problem], seconds: float, process: psutil.Process) -> Load:
         memory: list[int] = []
@@ -186,9 +188,9 @@ class Client:
             key: "".join(choice["delta"].get(key, "") for choice in choices) for key in ("reasoning_content", "content")
         }
         turns = choices[-1]["longshort"]["turns"]
-        shown = [visible(self.tokenizers[turn["role"]].decode(turn["token_ids"])) for turn in turns]
+        shown = [visible(self.tokenizers[turn["role"]].decode(turn["token_ids"]), self.hidden) for turn in turns]
         together = "\n\n".join(text for text in texts.values() if text)
-        expected = "\n\n".join(text.replace("<|end|>", "").strip() for text in shown if text)
+        expected = "\n\n".join(text for text in shown if text)
         return "" if together == expected else f"{together!r} instead of {expected!r}"
 
     async def first_token_ms(self, problems: list[Problem]) -> float:

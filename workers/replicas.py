@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -176,7 +176,8 @@ class Cluster:
         Raises:
             ValueError: a deployment does not start.
         """
-        await asyncio.to_thread(self._join)
+        # In the main thread, where Ray sets its handlers of signals.
+        self._join()
         await self.deploy()
         self._watcher = asyncio.create_task(self._watch())
 
@@ -200,7 +201,7 @@ class Cluster:
         await asyncio.to_thread(stop)
 
     def _join(self) -> None:
-        start_ray(_ray_config(self._device), slots=max(1, sum(most for _, most in self._scale.values())))
+        start_ray(_ray_config(self._device, self._arguments), slots=sum(most for _, most in self._scale.values()))
         serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="ERROR"))
 
     def _application(self, role: str) -> str:
@@ -257,7 +258,7 @@ class Cluster:
             engines.alive = sum(count for state, count in states.items() if str(state).endswith("RUNNING"))
 
 
-def _ray_config(device: str) -> DictConfig:
+def _ray_config(device: str, roles: Iterable[str]) -> DictConfig:
     """What :func:`workers.team.start_ray` reads of a recipe."""
     trainer = {"device": device, "log_to_driver": False, "object_store_bytes": OBJECT_STORE_BYTES}
-    return OmegaConf.create({"trainer": trainer, "policies": {}})
+    return OmegaConf.create({"trainer": trainer, "policies": {role: {} for role in roles}})

@@ -145,17 +145,22 @@ async def serve(spec: Sequence[str], settings: ServingSettings) -> None:
     """
     key, loop = api_key(settings), asyncio.get_running_loop()
     ending, replacing = asyncio.Event(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, (replacing if settings.cluster else ending).set)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, ending.set)
     servers: list[Server] = []
+
+    def heed_signals() -> None:
+        loop.add_signal_handler(signal.SIGHUP, (replacing if settings.cluster else ending).set)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, ending.set)
 
     def restarted(role: str) -> None:
         for server in servers:
             server.metrics.restarts.labels(role).inc()
 
+    heed_signals()
     with Display() as display:
         async with open_pair(spec, settings, display, restarted) as opened:
+            # Ray has put its own handlers in their place.
+            heed_signals()
             server = Server(opened.pair, opened.controller, opened.prompts, settings, key, opened.alive)
             servers.append(server)
             async with listening(server, settings) as address:

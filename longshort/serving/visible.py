@@ -51,9 +51,9 @@ class Visible:
         return shown
 
 
-def visible(text: str) -> str:
+def visible(text: str, tags: Sequence[str] = TAGS) -> str:
     """All of a turn's text at once."""
-    filter = Visible()
+    filter = Visible(tags)
     return filter.feed(text) + filter.end()
 
 
