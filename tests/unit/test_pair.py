@@ -1,6 +1,6 @@
 """A pair's folder: what export writes is what is read, and what does not fit together is named.
 
-Not proved here: that an engine loads it (``tests/integration/test_serving.py``).
+Not proved here: that an engine loads it (``tests/integration/test_serving_stack.py``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The server with a scripted pair: what of a conversation is shown where, limits, refusals, care.
 
-Not proved here: anything of vLLM (``tests/integration/test_serving.py`` serves the playground pair).
+Not proved here: anything of vLLM (``tests/integration/test_serving_stack.py`` serves the playground pair).
 """
 
 from __future__ import annotations

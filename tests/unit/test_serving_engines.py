@@ -1,6 +1,6 @@
 """A policy's engines by hand-written ones: who serves whom, and what becomes of a turn whose engine dies.
 
-Not proved here: that vLLM is started again (``tests/integration/test_serving.py``).
+Not proved here: that vLLM is started again (``tests/integration/test_serving_stack.py``).
 """
 
 from __future__ import annotations
