@@ -352,7 +352,8 @@ class ForcedServer:
 
     def __init__(self, server: Any, barred: Sequence[int]) -> None:
         self.server, self.forced = server, {"ignore_eos": True, "logit_bias": dict.fromkeys(barred, -100.0)}
-        self.generate = self
+        # A replica and its server's handle at once.
+        self.server_handle = self.generate = self
 
     def remote(self, sampling_params: dict[str, Any], **request: Any) -> Any:
         return self.server.generate.remote(sampling_params=sampling_params | self.forced, **request)
@@ -450,7 +451,10 @@ async def measure_real(cost_ratio: float, repetitions: int) -> Row:
         # Nobody learns, so there are engines and no training workers.
         policies = await team.start_policies(config, (), dict.fromkeys(ROLES, tokenizer))
         servers = {role: ForcedServer(policy._replicas[0].server_handle, barred) for role, policy in policies.items()}
-        engines = {role: VLLMGenerator(role, [servers[role]], tokenizer, priorities=True) for role in ROLES}
+        engines = {
+            role: VLLMGenerator(role, [servers[role]], policies[role]._guard, tokenizer, priorities=True)
+            for role in ROLES
+        }
         return await _measure_real(RealTeam(tokenizer, engines), scripts, cost_ratio, repetitions)
     finally:
         team.stop()

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -23,29 +27,43 @@ from longshort.grading import Grade
 OwnGrading = Callable[[Episode], Awaitable[Grade]]
 
 
+# Calls of a function at a time; beyond, they wait.
+THREADS = 32
+
+
 class CustomReward:
     """Grades episodes with the function ``named.name`` of ``named.path``; calls run in threads.
+
+    Args:
+        timeout_s: that a call may take. Its thread cannot be ended; it is left alone and does not keep the run.
 
     Raises:
         ValueError: see :func:`longshort.extern.load_object`.
     """
 
-    def __init__(self, key: str, named: DictConfig) -> None:
+    def __init__(self, key: str, named: DictConfig, timeout_s: float) -> None:
         self.where = f"{named.path}:{named.name}"
+        self.timeout_s = timeout_s
         self._function = load_object(key, named)
+        self._room = asyncio.Semaphore(THREADS)
 
     async def __call__(self, episode: Episode) -> Grade:
         """The function's verdict; what goes wrong in it is the grade's error and names the episode."""
         problem = episode.problem
         extra = {"turns": len(episode.turns), "sample": episode.sample, "tokens": episode.tokens}
+        call = partial(
+            self._function,
+            data_source=problem.source,
+            solution_str=episode.final_text,
+            ground_truth=problem.answer,
+            extra_info={"index": problem.id, **extra},
+        )
         try:
-            result = await asyncio.to_thread(
-                self._function,
-                data_source=problem.source,
-                solution_str=episode.final_text,
-                ground_truth=problem.answer,
-                extra_info={"index": problem.id, **extra},
-            )
+            async with self._room:
+                done, _ = await asyncio.wait([answer := _in_thread(call)], timeout=self.timeout_s)
+            if not done:
+                return self._failed(episode, f"took longer than reward.function_timeout_s={self.timeout_s:g}")
+            result = answer.result()
         except Exception as error:  # the user's code may raise anything; it is recorded and counted
             return self._failed(episode, f"raised {type(error).__name__}: {error}")
         score = result.get("score") if isinstance(result, Mapping) else result
@@ -56,6 +74,28 @@ class CustomReward:
 
     def _failed(self, episode: Episode, reason: str) -> Grade:
         return Grade(False, None, f"{self.where} {reason}, for episode {episode.problem.id}/{episode.sample}")
+
+
+def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """What ``call`` returns; unlike those of an executor, its thread is not waited for when the process ends."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+
+    def work() -> None:
+        try:
+            result, failure = call(), None
+        except Exception as error:  # it is the caller's to handle
+            result, failure = None, error
+        # Nobody may be there any more.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    def tell(result: Any, failure: Exception | None) -> None:
+        if not answer.done():
+            answer.set_result(result) if failure is None else answer.set_exception(failure)
+
+    threading.Thread(target=work, name="reward", daemon=True).start()
+    return answer
 
 
 @dataclass(frozen=True)
@@ -80,8 +120,8 @@ MATHEMATICS = CustomRewards()
 
 def custom_rewards(config: DictConfig) -> CustomRewards:
     """The functions of ``custom_reward_function`` and ``reward.functions``."""
-    own = config.custom_reward_function
+    own, limit = config.custom_reward_function, float(config.reward.function_timeout_s)
     return CustomRewards(
-        CustomReward("custom_reward_function", own) if own.path else None,
-        {source: CustomReward(f"reward.functions.{source}", f) for source, f in config.reward.functions.items()},
+        CustomReward("custom_reward_function", own, limit) if own.path else None,
+        {source: CustomReward(f"reward.functions.{source}", f, limit) for source, f in config.reward.functions.items()},
     )

@@ -50,6 +50,11 @@ class Policy(Protocol):
     @property
     def generator(self) -> Generator: ...
 
+    @property
+    def engine_restarts(self) -> int:
+        """How often an engine of it was lost and started again."""
+        ...
+
     async def score(self, views: Sequence[View]) -> TokenScores:
         """Log-probabilities and entropies under the actor's weights."""
         ...

@@ -21,7 +21,8 @@ MATTERING = (
 HARMLESS = (
     # A run may go on for longer.
     "*.total_training_steps",
-    *("reward.grading_workers", "reward.grading_timeout_s", "*.trainer.save_freq", "*.trainer.test_freq"),
+    *("reward.grading_workers", "reward.grading_timeout_s", "reward.function_timeout_s"),
+    *("*.trainer.save_freq", "*.trainer.test_freq"),
     *("rounds.*.evaluation.*", "rounds.*.data.val_files*"),
     *("*.ppo_max_token_len_per_gpu", "*.ppo_micro_batch_size*", "*.use_dynamic_bsz", "*.fsdp_config.*", "*.profiler.*"),
     *("*.checkpoint.*", "*.ulysses_sequence_parallel_size", "*.use_torch_compile", "*.enable_gradient_checkpointing"),

@@ -149,6 +149,7 @@ class Trainer:
         metrics["data/epoch"] = float(self.order.epoch)
         metrics["data/checksum"] = float(crc32(" ".join(problem.id for problem in problems).encode()))
         metrics["failed_episodes"] = float(len(_failures(graded)))
+        metrics |= {f"{p.name}/engine_restarts": float(p.engine_restarts) for p in self.policies.values()}
         metrics |= _speed(graded, synced - started, finished - synced)
         result = StepResult(graded, rewards, metrics)
         metrics["reward/mean"] = fmean(result.scores)

@@ -27,6 +27,10 @@ COUNTS = (
     "trainer.total_epochs",
 )
 NUMBERS = ("reward.eta", "reward.lambda", "reward.mu.start", "reward.mu.end", "reward.max_error_fraction")
+TIMES = (
+    *(f"faults.{name}" for name in ("engine_timeout_s", "progress_timeout_s", "stall_s")),
+    "reward.function_timeout_s",
+)
 # verl's estimators that keep to one problem at a time and need nothing but one reward an episode.
 ESTIMATORS = ("grpo", "grpo_passk", "rloo", "rloo_vectorized")
 # Its others: statistics across problems, values, lengths, or (grpo_vectorized) float32, in which a group of equal
@@ -89,6 +93,9 @@ def _check(config: DictConfig) -> None:
         number(key, OmegaConf.select(config, key))
     if config.team.partner_temperature is not None:
         number("team.partner_temperature", config.team.partner_temperature)
+    for key in TIMES:
+        number(key, OmegaConf.select(config, key), above=0.0)
+    count("faults.max_engine_restarts", config.faults.max_engine_restarts, least=0)
     if config.reward.mu.ramp_steps is not None:
         count("reward.mu.ramp_steps", config.reward.mu.ramp_steps, least=0)
     for name in config.policies:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -33,15 +33,17 @@ def text_of(file: Path) -> str:
     return file.read_text() if file.is_file() else ""
 
 
-def start(folder: Path, recipe: str, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
-    """``longshort train`` into ``folder``, its output in a file beside it."""
+def start(
+    folder: Path, recipe: str, overrides: Sequence[str], variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """``longshort train`` into ``folder``, its output in a file beside it; ``variables`` join the environment."""
     command = [sys.executable, "-m", "longshort.train", "--config-name", recipe, *overrides]
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         return subprocess.Popen(
             [*command, f"trainer.default_local_dir={folder}"],
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from omegaconf import DictConfig
@@ -12,7 +13,7 @@ from verl.utils.device import get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.rollout import base as rollout_base
 
-from workers import checkpoint, renewal
+from workers import checkpoint, renewal, stacks
 
 # verl looks its adapter up by this key; ours gives every policy names of its own.
 ROLLOUT_KEY = ("vllm", "async")
@@ -29,6 +30,7 @@ class PolicyWorker(ActorRolloutRefWorker):
             prepare_cpu_process()
         rollout_base._ROLLOUT_REGISTRY[ROLLOUT_KEY] = ROLLOUT_ADAPTER
         super().__init__(config, role, **kwargs)
+        stacks.register(f"trainer {os.environ['WG_PREFIX'].split('.')[0]} {self.rank}")
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
@@ -65,6 +67,14 @@ class PolicyWorker(ActorRolloutRefWorker):
     def load_weights(self, folder: str) -> None:
         """Restore the weights of ``folder`` alone."""
         checkpoint.load_weights(self.actor.engine, folder)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    async def update_weights_of(self, replica: int) -> None:
+        """Send the weights to a replica whose engine is new; every rank takes part."""
+        # A new engine has no adapter yet, and no base model below it where it did not load one.
+        self.base_sync_done = "dummy" not in self.config.rollout.load_format
+        with self.rollout.only(replica):
+            await self.update_weights()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def begin_round(self, optim: DictConfig, carry: list[str]) -> None:

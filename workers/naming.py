@@ -23,15 +23,24 @@ def policy_of_server(actor_name: str) -> str:
     return actor_name.removeprefix(SERVER_PREFIX).rsplit("_server_", 1)[0]
 
 
+def run_id() -> str:
+    """Of the Ray cluster and job that this process belongs to."""
+    context = ray.get_runtime_context()
+    return hashlib.sha256(f"{context.gcs_address}/{context.get_job_id()}".encode()).hexdigest()[:12]
+
+
+def user_folder() -> Path:
+    """For sockets and the like, on this node; nobody else can enter it."""
+    folder = Path(tempfile.gettempdir()) / f"longshort-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user; remove it or set TMPDIR to a folder of yours")
+    return folder
+
+
 def weight_socket(policy: str, replica: int) -> str:
     """Prefix of the socket over which a policy's weights reach one replica; the local rank is appended.
 
     Unique per user, Ray cluster, job, policy and replica, and short enough for a Unix socket.
     """
-    context = ray.get_runtime_context()
-    run = hashlib.sha256(f"{context.gcs_address}/{context.get_job_id()}".encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"longshort-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user; remove it or set TMPDIR to a folder of yours")
-    return f"ipc://{folder}/{run}-{policy}-{replica}-"
+    return f"ipc://{user_folder()}/{run_id()}-{policy}-{replica}-"

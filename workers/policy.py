@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from longshort.policy import Sample, TokenScores
 from workers import rollout
 from workers.actor import PolicyWorker
 from workers.batch import filler_view, pad_to_multiple, response_rows, sample_batch, view_batch
+from workers.engine_guard import EngineGuard, FaultLimits
 from workers.errors import WorkerDiedError
 
 
@@ -33,6 +34,8 @@ class RayPolicy:
         pool: device slots.
         trainable: False for a partner that is fixed for the whole run, which holds no optimiser.
         shares_devices: whether other policies use the same slots.
+        limits: what its engines may take until they are taken for lost.
+        beat: called whenever something came to its end here.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class RayPolicy:
         tokenizer: Tokenizer,
         trainable: bool,
         shares_devices: bool = False,
+        limits: FaultLimits | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.config = config
@@ -51,6 +56,11 @@ class RayPolicy:
         self.tokenizer = tokenizer
         self._pool = pool
         self._shares_devices = shares_devices
+        self._limits = limits or FaultLimits()
+        self._beat = beat
+        self._asleep = False
+        # Ranks that take part in one call must not find another between them.
+        self._calls = asyncio.Lock()
         self._workers: RayWorkerGroup | None = None
         if not trainable:
             # No actor brings its weights.
@@ -60,6 +70,7 @@ class RayPolicy:
         # With LoRA the reference is the actor without its adapter.
         self._is_lora = config.model.lora_rank > 0
         self.generator: rollout.VLLMGenerator
+        self._guard: EngineGuard
 
     def start_workers(self, generates: bool = True) -> None:
         """Create the training workers and load their weights; a frozen policy has none.
@@ -84,12 +95,31 @@ class RayPolicy:
     async def start_engines(self) -> None:
         """Launch the vLLM replicas, and let them sleep until they get their weights, where they share devices."""
         await rollout.launch(self._replicas, self._workers, self._pool)
-        servers = [replica.server_handle for replica in self._replicas]
+        self._guard = EngineGuard(self.name, self._replicas, self._limits, self._restart_engine, self._beat)
         settings = self.config.rollout
         self.generator = rollout.VLLMGenerator(
-            self.name, servers, self.tokenizer, settings.scheduling_policy == "priority", settings.max_model_len
+            self.name,
+            self._replicas,
+            self._guard,
+            self.tokenizer,
+            settings.scheduling_policy == "priority",
+            settings.max_model_len,
         )
         await self.sleep()
+
+    @property
+    def engine_restarts(self) -> int:
+        return self._guard.restarts
+
+    async def _restart_engine(self, number: int) -> None:
+        if self._asleep:
+            raise RuntimeError("training has its memory")
+        replica = self._replicas[number]
+        await replica.relaunch()
+        if self.trainable:
+            # The sender expects it as it is after training, where engines sleep.
+            await replica.sleep()
+            await self._call("update_weights_of", number)
 
     async def score(self, views: Sequence[View]) -> TokenScores:
         batch = self._inference_batch(views, calculate_entropy=True)
@@ -126,7 +156,8 @@ class RayPolicy:
         return {name: _mean(value) for name, value in tu.get(output, "metrics").items()}
 
     async def sync_weights(self, step: int) -> None:
-        await self._call("update_weights", step)
+        await self._guard.together(lambda: self._call("update_weights", step))
+        self._asleep = False
 
     async def begin_round(self, learns: bool, optim: Mapping[str, Any], carry: Collection[str]) -> None:
         assert self.trainable or not learns, f"policy {self.name} is frozen"
@@ -141,7 +172,8 @@ class RayPolicy:
 
     async def sleep(self) -> None:
         if self._sleeps:
-            await asyncio.gather(*[replica.sleep() for replica in self._replicas])
+            await self._guard.together(lambda: asyncio.gather(*[replica.sleep() for replica in self._replicas]))
+            self._asleep = True
 
     async def wake_up(self) -> None:
         """Undo :meth:`sleep`; engines of a policy with workers get their weights from them."""
@@ -150,7 +182,8 @@ class RayPolicy:
         if self.trainable:
             await self.sync_weights(0)
         else:
-            await asyncio.gather(*[replica.wake_up() for replica in self._replicas])
+            await self._guard.together(lambda: asyncio.gather(*[replica.wake_up() for replica in self._replicas]))
+            self._asleep = False
 
     def save(self, folder: Path) -> None:
         assert self._workers is not None, f"policy {self.name} is frozen"
@@ -178,7 +211,10 @@ class RayPolicy:
         """Run a worker-group method without blocking other coroutines."""
         assert self._workers is not None, f"policy {self.name} is frozen"
         try:
-            return await asyncio.to_thread(_get, getattr(self._workers, method), *args)
+            async with self._calls:
+                output = await asyncio.to_thread(_get, getattr(self._workers, method), *args)
+            self._beat()
+            return output
         except RayActorError as error:
             raise WorkerDiedError(self.name, str(error).splitlines()[0]) from error
 

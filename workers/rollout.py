@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
 from omegaconf import DictConfig
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from verl.single_controller.ray.base import split_resource_pool
 from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
@@ -28,10 +30,18 @@ from longshort.generation import (
     text_of,
     until_stop,
 )
+from workers import stacks
+from workers.engine_guard import EngineGuard
 from workers.errors import EngineDiedError
 from workers.naming import SOCKET_VARIABLE, policy_of_server, server_prefix, weight_socket
+from workers.node_processes import end_processes
+from workers.routing import Router
 
-MAX_SESSIONS = 1_000_000
+# A killed server's name is free again after at most this many seconds.
+RELEASED_S = 30.0
+PINGS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="ping")
+# Of an engine's server: a thread that answers while any number of turns is played.
+CONTROL = "control"
 
 
 class PolicyServer(vLLMHttpServer):
@@ -43,6 +53,22 @@ class PolicyServer(vLLMHttpServer):
         os.environ[SOCKET_VARIABLE] = weight_socket(policy, replica_rank)
         super().__init__(*args, replica_rank=replica_rank, **kwargs)
 
+    async def launch_server(self, *args: Any, **kwargs: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        stacks.register(ray.get_runtime_context().get_actor_name())
+        await super().launch_server(*args, **kwargs)
+
+    @ray.method(concurrency_group=CONTROL)
+    async def ping(self, deep: bool) -> None:
+        """Return while no death of the engine is known; ``deep``: once its core has answered."""
+        # vLLM's client belongs to the loop that plays turns; that one has to answer too.
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._answer(deep), self._loop))
+
+    async def _answer(self, deep: bool) -> None:
+        await self.engine.check_health()
+        if deep:
+            await self.engine.is_sleeping()
+
     def _get_worker_extension_cls(self) -> str:
         return "workers.vllm_extension.PolicyWorkerExtension"
 
@@ -50,12 +76,14 @@ class PolicyServer(vLLMHttpServer):
 class PolicyReplica(vLLMReplica):
     """One vLLM replica; its Ray names carry the policy's."""
 
+    servers: list[Any]
+
     def __init__(self, policy: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, name_suffix=policy, **kwargs)
         # verl appends the suffix to server names too, where the prefix already says it.
         self.name_suffix = ""
         self.policy = policy
-        self.server_class = ray.remote(PolicyServer)
+        self.server_class = ray.remote(concurrency_groups={CONTROL: 1})(PolicyServer)
 
     async def init_colocated(self, resource_pool: Any) -> None:
         self.name_suffix = f"_{self.policy}"
@@ -64,8 +92,44 @@ class PolicyReplica(vLLMReplica):
         finally:
             self.name_suffix = ""
 
+    async def ping(self, deep: bool, timeout_s: float) -> None:
+        """See :class:`workers.engine_guard.GuardedEngine`."""
+        asked = self.servers[0].ping.remote(deep)
+        try:
+            # In a thread, so that a driver that is busy with something else does not take that for the engine's delay.
+            await asyncio.get_running_loop().run_in_executor(PINGS, partial(ray.get, asked, timeout=timeout_s))
+        except GetTimeoutError as error:
+            raise EngineDiedError(self.policy, f"it gave no answer within {timeout_s:g} s") from error
+        except RayError as error:
+            raise died(self.policy, error) from error
+
+    async def relaunch(self) -> None:
+        """End what is left of the servers and their engines, then start them as they were started first."""
+        names = [f"{server_prefix(self.policy)}server_{self.replica_rank}_{node}" for node in range(self.nnodes)]
+        for server in self.servers:
+            ray.kill(server)
+        self.servers = []
+        await asyncio.to_thread(end_processes, SOCKET_VARIABLE, weight_socket(self.policy, self.replica_rank))
+        await asyncio.wait_for(_released(names), RELEASED_S)
+        await self.launch_servers()
+
     def _get_server_name_prefix(self) -> str:
         return server_prefix(self.policy)
+
+
+async def _released(names: Sequence[str]) -> None:
+    while set(names) & set(ray.util.list_named_actors()):
+        await asyncio.sleep(0.1)
+
+
+def core_ended(error: RayError) -> bool:
+    """Whether a server says that its engine's core is gone."""
+    return isinstance(error, RayTaskError) and type(error.cause).__name__ == "EngineDeadError"
+
+
+def died(policy: str, error: RayError) -> EngineDiedError:
+    """What Ray says of a call to an engine's server, as the death of the engine."""
+    return EngineDiedError(policy, "vLLM's engine core ended" if core_ended(error) else str(error).splitlines()[0])
 
 
 def make_replicas(policy: str, config: DictConfig, n_gpus_per_node: int, nnodes: int) -> list[PolicyReplica]:
@@ -85,34 +149,41 @@ def make_replicas(policy: str, config: DictConfig, n_gpus_per_node: int, nnodes:
 
 
 class VLLMGenerator:
-    """Token-in, token-out generation on a policy's replicas.
+    """Token-in, token-out generation on a policy's replicas; a turn whose engine is lost is played again.
 
-    A session stays on its replica, where the prefix cache holds its history; a new one goes to the least loaded.
+    Args:
+        guard: of the replicas; knows which of them can serve.
+        context: tokens that the model holds.
     """
 
     def __init__(
-        self, policy: str, servers: list[Any], tokenizer: Tokenizer, priorities: bool, context: int | None = None
+        self,
+        policy: str,
+        replicas: Sequence[PolicyReplica],
+        guard: EngineGuard,
+        tokenizer: Tokenizer,
+        priorities: bool,
+        context: int | None = None,
     ) -> None:
         self.policy = policy
         self._context = context
         self._priorities = priorities
-        self._servers = servers
+        self._replicas = replicas
         self._tokenizer = tokenizer
-        self._in_flight = [0] * len(servers)
-        self._sessions: OrderedDict[str, int] = OrderedDict()
+        self._guard = guard
+        self._router = Router(policy, len(replicas), guard.alive)
 
     async def generate(self, prompt: Prompt, params: SamplingParams, session: str) -> Completion:
         """See :class:`longshort.generation.Generator`.
 
         Raises:
-            EngineDiedError: the replica's process is gone.
+            EngineDiedError: an engine is gone for good.
             GenerationFailedError: the prompt fills the context.
         """
         prompt_ids = chat_ids(self._tokenizer, prompt) if isinstance(prompt, Chat) else prompt
         if self._context is not None and len(prompt_ids) >= self._context:
             reason = f"a prompt of {len(prompt_ids)} tokens leaves no room in a context of {self._context}"
             raise GenerationFailedError(f"engine {self.policy}", None, 0, reason)
-        replica = self._route(session)
         sampling: dict[str, Any] = {
             "max_tokens": params.max_tokens,
             "temperature": params.temperature,
@@ -129,24 +200,7 @@ class VLLMGenerator:
             sampling |= {"stop": list(params.stop), "include_stop_str_in_output": True}
         if params.json_schema is not None:
             sampling["structured_outputs"] = StructuredOutputsParams(json=dict(params.json_schema))
-        self._in_flight[replica] += 1
-        try:
-            output: TokenOutput = await self._servers[replica].generate.remote(
-                prompt_ids=list(prompt_ids),
-                sampling_params=sampling,
-                request_id=os.urandom(16).hex(),
-                priority=params.priority if self._priorities else 0,
-            )
-        except RayActorError as error:
-            raise EngineDiedError(self.policy, str(error).splitlines()[0]) from error
-        except RayTaskError as error:
-            if type(error.cause).__name__ != "EngineDeadError":
-                raise
-            raise EngineDiedError(self.policy, "vLLM's engine core ended") from error
-        finally:
-            self._in_flight[replica] -= 1
-        if output.stop_reason == "aborted":
-            raise EngineDiedError(self.policy, "it aborted a request")
+        output = await self._played(prompt_ids, sampling, params.priority if self._priorities else 0, session)
         ids, log_probs = tuple(output.token_ids), tuple(output.log_probs or ())
         assert len(log_probs) == len(ids), f"engine {self.policy!r} gave {len(log_probs)} log-probs for {len(ids)} ids"
         completion = Completion(
@@ -160,14 +214,27 @@ class VLLMGenerator:
             return replace(completion, text=until_stop(text_of(completion, self._tokenizer), params.stop))
         return completion
 
-    def _route(self, session: str) -> int:
-        replica = self._sessions.pop(session, None)
-        if replica is None:
-            replica = min(range(len(self._servers)), key=self._in_flight.__getitem__)
-        self._sessions[session] = replica
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
-        return replica
+    async def _played(self, prompt: Ids, sampling: Mapping[str, Any], priority: int, session: str) -> TokenOutput:
+        while True:
+            await self._guard.available()
+            with self._router.engine_for(session) as number, self._guard.turn(number):
+                server = self._replicas[number].server_handle
+                try:
+                    output: TokenOutput = await server.generate.remote(
+                        prompt_ids=list(prompt),
+                        sampling_params=dict(sampling),
+                        request_id=os.urandom(16).hex(),
+                        priority=priority,
+                    )
+                except RayActorError as error:
+                    raise died(self.policy, error) from error
+                except RayTaskError as error:
+                    if not core_ended(error):
+                        raise
+                    raise died(self.policy, error) from error
+                if output.stop_reason == "aborted":
+                    raise EngineDiedError(self.policy, "it aborted a request")
+                return output
 
     def _was_cut(self, prompt: int, ids: Ids, params: SamplingParams) -> bool:
         # verl reports "completed" for both a stop and the cap, which it lowers to what the context has left; only a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,10 +26,35 @@ class PolicyServerAdapter(ServerAdapter):
         self.zmq_handle = f"{weight_socket(self.policy, self.replica_rank)}{local_rank}"
         # Set by the worker that holds the model: second names of tied weights, with their first ones.
         self.tied: Mapping[str, str] = {}
+        self._only: int | None = None
+
+    @contextmanager
+    def only(self, replica: int) -> Iterator[None]:
+        """Within, weights go to a new engine of this replica alone; the others may be playing."""
+        self._only = replica
+        if self.replica_rank == replica:
+            self.server_handle = None
+        try:
+            yield
+        finally:
+            self._only = None
+
+    @property
+    def _is_left_alone(self) -> bool:
+        return self._only not in (None, self.replica_rank)
+
+    async def resume(self, tags: list[str]) -> None:
+        if not self._is_left_alone:
+            await super().resume(tags)
 
     async def update_weights(self, weights: Iterable[tuple[str, torch.Tensor]], *args: Any, **kwargs: Any) -> None:
         """verl's, without what the engine has no use for; a LoRA adapter is small and goes as it is."""
         is_adapter = kwargs.get("peft_config") is not None and kwargs.get("base_sync_done")
+        if self._is_left_alone:
+            # Sharded weights are put together by all ranks.
+            for _ in weights:
+                pass
+            return
         needed = weights if is_adapter else needed_weights(weights, self.tied, engine_dtype(self.config.dtype))
         await super().update_weights(needed, *args, tied=dict(self.tied), **kwargs)
 

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,14 +21,16 @@ from typing import Any, Protocol
 from longshort.episode import Ids
 from longshort.generation import Completion, OnText, Prompt, SamplingParams
 from workers.errors import EngineDiedError
+from workers.routing import Router
 from workers.team import configure_environment
 
 log = logging.getLogger(__name__)
 
-MAX_SESSIONS = 100_000
 # Seconds between two looks at an engine, and after a start that failed.
 LOOK = 0.2
 PAUSE = 5.0
+# For each so many requests that an engine has, the text of the next ones comes in pieces of one more token.
+STREAMS_PER_TOKEN = 32
 # What the recipe `local` says of its engines, with room for models that are not tiny.
 CPU_ENGINE: Mapping[str, Any] = {
     "dtype": "float32",
@@ -76,6 +77,7 @@ class VLLMEngine:
         self._llm: Any = None
         self._watcher: asyncio.Task[None] | None = None
         self._requests = 0
+        self._open = 0
 
     async def start(self) -> None:
         """Wait until the engine has loaded its model.
@@ -131,6 +133,9 @@ class VLLMEngine:
             output_kind=RequestOutputKind.FINAL_ONLY if on_text is None else RequestOutputKind.DELTA,
         )
         self._requests += 1
+        self._open += 1
+        # Of the requests that begin from now on: every piece wakes a coroutine of this process.
+        self._llm.output_processor.stream_interval = 1 + self._open // STREAMS_PER_TOKEN
         output: Any = None
         try:
             async for output in self._llm.generate(
@@ -146,6 +151,8 @@ class VLLMEngine:
         except EngineDeadError as error:
             self.alive = False
             raise EngineDiedError(self.policy, "vLLM's engine core ended") from error
+        finally:
+            self._open -= 1
         if output is None or output.outputs[0].finish_reason == "abort":
             raise EngineDiedError(self.policy, "it aborted a request")
         return Completion(
@@ -200,20 +207,21 @@ def _end(llm: Any) -> None:
 class Engines:
     """All engines of a policy, behind :class:`longshort.generation.StreamingGenerator`.
 
-    A session stays on its engine, where the prefix cache holds its history; a new one goes to the least loaded. A turn
-    whose engine dies is continued by another one, from the tokens that it has.
+    A turn whose engine dies is continued by another one, from the tokens that it has.
     """
 
     def __init__(self, policy: str, engines: Sequence[Engine]) -> None:
         self.policy = policy
         self.engines = list(engines)
-        self._in_flight = [0] * len(self.engines)
-        self._sessions: OrderedDict[str, int] = OrderedDict()
+        self._router = Router(policy, len(self.engines), self._serving)
 
     @property
     def alive(self) -> int:
         """How many of them can serve."""
-        return sum(engine.alive for engine in self.engines)
+        return len(self._serving())
+
+    def _serving(self) -> list[int]:
+        return [number for number, engine in enumerate(self.engines) if engine.alive]
 
     async def generate(self, prompt: Prompt, params: SamplingParams, session: str) -> Completion:
         """See :class:`longshort.generation.Generator`."""
@@ -231,33 +239,17 @@ class Engines:
         assert isinstance(prompt, tuple), "serving renders chats itself"
         ids: Ids = ()
         for _ in self.engines:
-            chosen = self._route(session)
-            self._in_flight[chosen] += 1
             sampled: list[int] = []
             try:
-                rest = replace(params, max_tokens=params.max_tokens - len(ids))
-                completion = await self.engines[chosen].stream(prompt + ids, rest, on_text, sampled)
+                with self._router.engine_for(session) as chosen:
+                    rest = replace(params, max_tokens=params.max_tokens - len(ids))
+                    completion = await self.engines[chosen].stream(prompt + ids, rest, on_text, sampled)
                 return replace(completion, token_ids=ids + completion.token_ids, prompt_tokens=len(prompt))
             except EngineDiedError:
-                self._sessions.pop(session, None)
                 ids += tuple(sampled)
                 if not self.alive or len(ids) >= params.max_tokens:
                     raise
-            finally:
-                self._in_flight[chosen] -= 1
         raise EngineDiedError(self.policy, "no engine could answer")
-
-    def _route(self, session: str) -> int:
-        chosen = self._sessions.pop(session, None)
-        alive = [number for number, engine in enumerate(self.engines) if engine.alive]
-        if not alive:
-            raise EngineDiedError(self.policy, "it is being started again")
-        if chosen not in alive:
-            chosen = min(alive, key=self._in_flight.__getitem__)
-        self._sessions[session] = chosen
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
-        return chosen
 
 
 def engine_arguments(path: str, max_model_len: int, dtype: str, device: str, **more: Any) -> dict[str, Any]:

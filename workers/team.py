@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,17 @@ import ray
 from omegaconf import DictConfig
 
 from longshort.generation import Tokenizer
+from workers.engine_guard import FaultLimits
 
 if TYPE_CHECKING:
     from workers.policy import RayPolicy
     from workers.rollout import VLLMGenerator
+    from workers.watchdog import Watchdog
 
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 PROJECT = Path(__file__).resolve().parents[1]
+# Of the runs that this process has on Ray.
+_watchdogs: list[Watchdog] = []
 
 
 def configure_environment(device: str) -> None:
@@ -119,7 +124,7 @@ async def start_policies(
     Engines on different devices start beside each other; on shared GPUs one after another, because vLLM measures free
     memory while it starts.
     """
-    policies = _make_policies(config, list(config.policies), trained, tokenizers)
+    policies = _make_policies(config, list(config.policies), trained, tokenizers, _watch(config).beat)
     progress("starting training workers")
     await asyncio.gather(*[asyncio.to_thread(policy.start_workers) for policy in policies.values()])
     progress("starting rollout engines")
@@ -156,13 +161,17 @@ async def start_model(config: DictConfig, name: str, tokenizer: Tokenizer) -> VL
     slots, nnodes = config.trainer.n_gpus_per_node, config.trainer.nnodes
     start_ray(config, slots)
     pool = make_pools([name], "split", {name: slots}, nnodes)[name]
-    model = RayPolicy(name, config.models[name], pool, tokenizer, trainable=False)
+    model = RayPolicy(name, config.models[name], pool, tokenizer, trainable=False, limits=_limits(config))
     await model.start_engines()
     return model.generator
 
 
 def _make_policies(
-    config: DictConfig, names: Sequence[str], trained: Sequence[str], tokenizers: dict[str, Tokenizer]
+    config: DictConfig,
+    names: Sequence[str],
+    trained: Sequence[str],
+    tokenizers: dict[str, Tokenizer],
+    beat: Callable[[], None] = lambda: None,
 ) -> dict[str, RayPolicy]:
     from workers.placement import make_pools
     from workers.policy import RayPolicy
@@ -177,12 +186,27 @@ def _make_policies(
             tokenizers[name],
             trainable=name in trained,
             shares_devices=config.placement.mode == "colocated",
+            limits=_limits(config),
+            beat=beat,
         )
         for name in names
     }
 
 
+def _limits(config: DictConfig) -> FaultLimits:
+    return FaultLimits(**{field.name: config.faults[field.name] for field in fields(FaultLimits)})
+
+
+def _watch(config: DictConfig) -> Watchdog:
+    from workers.watchdog import Watchdog
+
+    _watchdogs.append(Watchdog(config.faults.stall_s, Path(config.trainer.default_local_dir) / "stalls"))
+    return _watchdogs[-1]
+
+
 def stop() -> None:
     """Leave the cluster; a local one ends with all its processes."""
+    while _watchdogs:
+        _watchdogs.pop().close()
     with suppress(Exception):
         ray.shutdown()

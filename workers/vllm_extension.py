@@ -15,7 +15,11 @@ from verl.workers.rollout.vllm_rollout.utils import (
 )
 from vllm.model_executor.models.utils import WeightsMapper
 
+from workers import stacks
 from workers.naming import SOCKET_VARIABLE
+
+if SOCKET_VARIABLE in os.environ:
+    stacks.register_engine(os.environ[SOCKET_VARIABLE])
 
 
 class PolicyWorkerExtension(vLLMColocateWorkerExtension):

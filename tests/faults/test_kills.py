@@ -14,10 +14,10 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from killed_runs import kill, start, text_of
 
 from longshort.data import ProblemOrder
 from longshort.playground import generate_problems
+from tests.killed_runs import kill, start, text_of
 
 KILLS = int(os.environ.get("LONGSHORT_KILLS", "20"))
 # A start takes most of this, so both it and the steps are hit.

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import psutil
-from killed_runs import GONE_S, RAYS_AGENTS, start, text_of
+
+from tests.killed_runs import GONE_S, RAYS_AGENTS, start, text_of
 
 SETTINGS = [
     "data.train_files=[playground:train:64:0]",

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killed_runs import text_of
+
+from tests.killed_runs import text_of
 
 REPOSITORY = Path(__file__).parents[2]
 

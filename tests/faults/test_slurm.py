@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killed_runs import steps_of, text_of
-from local_slurm import LocalSlurm, local_slurm, why_not
+
+from tests.killed_runs import steps_of, text_of
+from tests.local_slurm import LocalSlurm, local_slurm, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 

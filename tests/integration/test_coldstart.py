@@ -61,7 +61,7 @@ async def engine(config: DictConfig) -> AsyncIterator[Generator]:
 
 
 def address(engine: Any) -> str:
-    host, port = ray.get(engine._servers[0].get_server_address.remote())
+    host, port = ray.get(engine._replicas[0].server_handle.get_server_address.remote())
     return f"http://{host}:{port}/v1"
 
 
@@ -132,7 +132,9 @@ async def test_a_schema_guides_the_engine_directly_and_over_http(engine: Generat
 
 def model_of(engine: Any) -> str:
     """The name that the engine's server has for its model."""
-    return str(ray.get(engine._servers[0].__ray_call__.remote(lambda server: server.model_config.local_path)))
+    return str(
+        ray.get(engine._replicas[0].server_handle.__ray_call__.remote(lambda server: server.model_config.local_path))
+    )
 
 
 async def test_the_engine_takes_the_schemas_of_chunker_and_completer(engine: Generator) -> None:

@@ -12,11 +12,19 @@ from shutil import which
 from typing import Any
 
 import pytest
-from report_runs import HOSTILE, SECRET, episode, hostile_episodes, write_coldstart, write_evaluation, write_training
 
 from benchmarks.report import BROWSERS, opened, run
 from longshort.cli import main
 from longshort.report.pack import unpack
+from tests.report_runs import (
+    HOSTILE,
+    SECRET,
+    episode,
+    hostile_episodes,
+    write_coldstart,
+    write_evaluation,
+    write_training,
+)
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(not any(map(which, BROWSERS)), reason="there is no Chromium on this machine")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from killed_runs import check_exact, text_of
+from tests.killed_runs import check_exact, text_of
 
 PAIR = [
     "trainer.total_training_steps=2",

@@ -5,6 +5,7 @@ Not proven here: that training makes a policy better (the demo measures it), any
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import math
@@ -17,10 +18,14 @@ import pytest
 
 from longshort import checkpoints
 from longshort.episode import View
+from longshort.generation import SamplingParams
 from longshort.policy import Policy, Sample
 from longshort.run import Run
 from workers.errors import EngineDiedError
-from workers.naming import SOCKET_VARIABLE
+from workers.naming import SOCKET_VARIABLE, run_id
+from workers.node_processes import on_every_node
+from workers.policy import RayPolicy
+from workers.stacks import stacks_here
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROLES = ("long", "short")
@@ -158,15 +163,57 @@ async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run:
     assert json.loads((folder / "state.json").read_text()) == {"step": 3, "note": 1}
 
 
-async def test_a_dead_engine_ends_the_step_with_its_policys_name(run: Run) -> None:
-    """Last in the file: the shared stack has lost an engine afterwards."""
+def engine_cores(policy: str) -> list[psutil.Process]:
     children = psutil.Process(os.getpid()).children(recursive=True)
     engines = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
-    of_short = [engine for engine in engines if "-short-" in engine.environ().get(SOCKET_VARIABLE, "")]
-    assert of_short
-    for engine in of_short:
+    return [engine for engine in engines if f"-{policy}-" in engine.environ().get(SOCKET_VARIABLE, "")]
+
+
+async def test_all_processes_show_where_they_stand(run: Run) -> None:
+    found = on_every_node(stacks_here, run_id())
+    names = sorted(name.rsplit(" ", 1)[0] for stacks in found.values() for name in stacks)
+    assert names == sorted(
+        each
+        for policy in ("long", "short")
+        for each in (f"trainer {policy} 0", f"longshort_{policy}_server_0_0", f"vLLM {policy}-0")
+    )
+    assert all("File " in text for stacks in found.values() for text in stacks.values())
+
+
+@pytest.mark.parametrize(("signal_of", "policy"), [(signal.SIGKILL, "short"), (signal.SIGSTOP, "long")])
+async def test_a_lost_engine_comes_back_with_the_weights_of_the_moment(
+    run: Run, signal_of: signal.Signals, policy: str
+) -> None:
+    await run.trainer.step(9)
+    lost = run.trainer.policies[policy]
+    prompt, params = (5, 6, 7, 8), SamplingParams(max_tokens=12, temperature=0.0)
+    before, restarts = await lost.generator.generate(prompt, params, "before"), lost.engine_restarts
+    for engine in (cores := engine_cores(policy)):
+        engine.send_signal(signal_of)
+    assert cores
+    after = await lost.generator.generate(prompt, params, "after")
+    assert after.token_ids == before.token_ids
+    assert after.log_probs == pytest.approx(before.log_probs, abs=1e-4)
+    assert lost.engine_restarts == restarts + 1
+    assert not [core for core in cores if core.is_running() and core.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_a_step_whose_engine_dies_under_it_is_played_to_its_end(run: Run) -> None:
+    step = asyncio.create_task(run.trainer.step(10))
+    await asyncio.sleep(0.5)
+    for engine in engine_cores("short"):
         engine.send_signal(signal.SIGKILL)
-    with pytest.raises(EngineDiedError) as caught:
-        await run.trainer.step(9)
-    assert caught.value.policy == "short"
-    assert "'short'" in str(caught.value)
+    result = await step
+    assert len(result.graded.episodes) == len(result.rewards["long"])
+    assert result.metrics["short/engine_restarts"] == 2.0
+
+
+async def test_one_loss_more_than_is_allowed_ends_the_step_with_its_policys_name(run: Run) -> None:
+    """Last in the file: the shared stack has lost an engine afterwards."""
+    short = run.trainer.policies["short"]
+    assert isinstance(short, RayPolicy)
+    short._guard.restarts = short._guard.limits.max_engine_restarts
+    for engine in engine_cores("short"):
+        engine.send_signal(signal.SIGKILL)
+    with pytest.raises(EngineDiedError, match=r"'short' died: .*max_engine_restarts"):
+        await run.trainer.step(11)

@@ -93,7 +93,14 @@ BY_HAND: list[tuple[str, str, Call | None]] = [
     ("workers/policy.py", f"{ACTOR}.update_weights", Call(1)),
     ("workers/policy.py", f"{REPLICA}.sleep", Call()),
     ("workers/policy.py", f"{REPLICA}.wake_up", Call()),
-    ("workers/policy.py", f"{REPLICA}.server_handle", None),
+    ("workers/rollout.py", f"{REPLICA}.server_handle", None),
+    *[("workers/actor.py", f"{ACTOR}.{name}", None) for name in ("base_sync_done", "rollout", "rank")],
+    ("workers/rollout.py", f"{REPLICA}.launch_servers", Call()),
+    *[("workers/rollout.py", f"{REPLICA}.{name}", None) for name in ("servers", "nnodes", "replica_rank")],
+    *[
+        ("workers/rollout.py", f"vllm.v1.engine.async_llm:AsyncLLM.{n}", Call())
+        for n in ("check_health", "is_sleeping")
+    ],
     ("workers/rollout.py", f"{REPLICA}.init_hybrid", Call(1)),
     ("workers/rollout.py", f"{REPLICA}.init_colocated", Call(1)),
     (
@@ -108,6 +115,8 @@ BY_HAND: list[tuple[str, str, Call | None]] = [
     ("workers/rollout.py", "vllm.v1.engine.exceptions:EngineDeadError", None),
     ("workers/serving.py", "vllm.v1.engine.async_llm:AsyncLLM.generate", Call(3, keywords=("priority",))),
     ("workers/serving.py", "vllm.v1.engine.async_llm:AsyncLLM.errored", None),
+    ("workers/serving.py", "vllm.v1.engine.async_llm:AsyncLLM.output_processor", None),
+    ("workers/serving.py", "vllm.v1.engine.output_processor:OutputProcessor.stream_interval", None),
     ("workers/serving.py", "vllm.v1.engine.async_llm:AsyncLLM.shutdown", Call()),
     *[
         ("workers/serving.py", f"vllm.outputs:{name}", None)

@@ -123,6 +123,7 @@ class FakePolicy:
     updates: list[list[Sample]] = field(default_factory=list)
     synced: list[int] = field(default_factory=list)
     saves: bool = True
+    engine_restarts: int = 0
 
     @property
     def tokenizer(self) -> FakeTokenizer:

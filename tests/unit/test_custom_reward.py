@@ -1,10 +1,9 @@
-"""A user's own reward function: called as verl calls it, its failures named and counted.
-
-Not proven: that it may be slow; calls share the driver's threads.
-"""
+"""A user's own reward function: called as verl calls it, its failures named and counted, its time limited."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,26 @@ def write(folder: Path, body: str) -> CustomReward:
     return load(file, "compute_score")
 
 
-def load(path: Path | str, name: str) -> CustomReward:
-    return CustomReward("custom_reward_function", OmegaConf.create({"path": str(path), "name": name}))
+def load(path: Path | str, name: str, timeout_s: float = 60.0) -> CustomReward:
+    return CustomReward("custom_reward_function", OmegaConf.create({"path": str(path), "name": name}), timeout_s)
+
+
+async def test_a_call_that_hangs_fails_at_its_limit_and_keeps_neither_others_nor_the_process() -> None:
+    code = """
+import asyncio, time
+from omegaconf import OmegaConf
+from longshort.custom_reward import CustomReward
+from test_custom_reward import episode
+async def main():
+    named = OmegaConf.create({"path": "pkg://time", "name": "sleep"})
+    slow = CustomReward("custom_reward_function", named, timeout_s=0.2)
+    slow._function = lambda **more: time.sleep(600)
+    grades = await asyncio.gather(*[slow(episode()) for _ in range(40)])
+    assert all("took longer than reward.function_timeout_s=0.2" in grade.error for grade in grades)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, timeout=60, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 async def test_the_score_takes_the_place_of_correctness(tmp_path: Path) -> None:

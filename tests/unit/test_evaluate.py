@@ -1,6 +1,6 @@
 """``longshort evaluate`` with scripted engines: what it writes, what it plays again, what it refuses.
 
-Not proved here: that engines play (``tests/integration/test_evaluate_stack.py``), and that the hub has what it is asked for.
+Not proved here: that engines play (``tests/integration/test_evaluate_stack.py``), and what the hub has.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_runs import HOSTILE, hostile_episodes, write_evaluation, write_training
 
 from longshort.cli import main
 from longshort.episode import Problem
@@ -20,6 +19,7 @@ from longshort.report.pack import CHUNK, pack, unpack
 from longshort.report.page import page
 from longshort.report.records import Run, Sample, ShownTurn
 from longshort.report.sources import read_run
+from tests.report_runs import HOSTILE, hostile_episodes, write_evaluation, write_training
 
 
 class Parts(HTMLParser):

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_runs import write_evaluation, write_training
 
 from longshort.drawing import draw
 from longshort.report.plots import front, plots_of
 from longshort.report.records import Run
 from longshort.report.sources import read_run
 from longshort.report.svg import inline
+from tests.report_runs import write_evaluation, write_training
 
 POINTS = st.lists(st.tuples(st.integers(1, 9).map(float), st.integers(0, 9).map(float)), min_size=1)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_runs import (
+
+from longshort.report.pieces import Pieces, pieces_of, units
+from longshort.report.settings import shown_settings
+from longshort.report.sources import named_apart, read_run
+from longshort.report.transcripts import read_transcripts
+from tests.report_runs import (
     HOSTILE,
     SECRET,
     episode,
@@ -14,11 +19,6 @@ from report_runs import (
     write_evaluation,
     write_training,
 )
-
-from longshort.report.pieces import Pieces, pieces_of, units
-from longshort.report.settings import shown_settings
-from longshort.report.sources import named_apart, read_run
-from longshort.report.transcripts import read_transcripts
 
 
 def test_a_training_run_has_its_rounds_and_every_episode_that_it_kept(tmp_path: Path) -> None:

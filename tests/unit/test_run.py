@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from fakes import EOS, FakeGenerator, FakeGrader, FakePolicy, FakeTokenizer, Request, problems
-from killed_runs import steps_of
 from omegaconf import DictConfig
 
 from longshort.checkpoints import DamagedCheckpointError
@@ -37,6 +36,7 @@ from longshort.run import Round, Run
 from longshort.stopping import StoppedEarlyError
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.validation import trained_policies
+from tests.killed_runs import steps_of
 
 
 class Killed(BaseException):

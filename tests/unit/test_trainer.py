@@ -310,6 +310,7 @@ async def test_grades_that_fail_score_zero_and_up_to_one_in_twenty_is_borne() ->
     assert result.graded.episodes[place].error == "grade: timeout"
     assert all(rewards[place] == Reward(0.0, 0.0, 0.0, 0.0) for rewards in result.rewards.values())
     assert result.metrics["failed_episodes"] == 1
+    assert result.metrics["long/engine_restarts"] == result.metrics["short/engine_restarts"] == 0.0
 
 
 @pytest.mark.parametrize("error", ["timeout", "crash", "gold"])

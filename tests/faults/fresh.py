@@ -1,0 +1,252 @@
+"""Faults that end a run, or that it finds when it begins."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from tests.faults.runs import LONG_S, STEPS, Scene, environment
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def trainer_rank_killed(scene: Scene) -> str:
+    run, policy = scene.run().start(), scene.rng.choice(["long", "short"])
+    run.until_step(scene.rng.randint(1, 3))
+    time.sleep(scene.rng.uniform(0, 2))
+    victims = [
+        p for p in run.look() if f"WorkerDict_{policy}" in _ray_name(p) or f"{policy}PolicyWorker" in _ray_name(p)
+    ]
+    victims = victims or [p for p, name in run.look().items() if name.startswith("ray::PolicyWorker")]
+    scene.rng.choice(victims).kill()
+    run.ends_with(1, saying="training worker of policy")
+    run.goes_on()
+    return "ended with the policy's name, code 1; went on"
+
+
+def _ray_name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
+
+
+def driver_killed(scene: Scene) -> str:
+    run = scene.run().start()
+    run.until(lambda: run.folder.is_dir())
+    time.sleep(scene.rng.uniform(0, 75))
+    if run.process.poll() is None:
+        run.kill()
+    run.goes_on()
+    return "went on from the last complete pair"
+
+
+def killed_in_a_save(scene: Scene) -> str:
+    run, step = scene.run().start(), scene.rng.randint(1, STEPS)
+    partial, whole = run.folder / f".global_step_{step}.partial", run.folder / f"global_step_{step}"
+    windows: dict[str, Callable[[], bool]] = {
+        "as it begins": partial.is_dir,
+        "between the policies": lambda: (partial / "short").is_dir() or whole.is_dir(),
+        "before the manifest": lambda: (partial / "state.json").is_file() or whole.is_dir(),
+        "after the rename": whole.is_dir,
+    }
+    name = scene.rng.choice(sorted(windows))
+    run.until(windows[name])
+    time.sleep(scene.rng.uniform(0, 0.02))
+    run.kill()
+    run.goes_on()
+    return f"killed {name}: went on"
+
+
+def one_policy_saved(scene: Scene) -> str:
+    run = scene.finished()
+    policy = scene.rng.choice(["long", "short"])
+    shutil.rmtree(run.folder / "global_step_3" / policy)
+    run.goes_on(4)
+    assert "global_step_2" in run.output(), "it did not go back to the complete pair"
+    return f"without {policy}: went back to the complete pair"
+
+
+def shard_truncated(scene: Scene) -> str:
+    run = scene.finished()
+    shards = sorted((run.folder / "global_step_3").rglob("*.safetensors")) + sorted(
+        (run.folder / "global_step_3").rglob("*.distcp")
+    )
+    shard = scene.rng.choice(shards)
+    os.truncate(shard, scene.rng.randrange(shard.stat().st_size))
+    run.goes_on(4)
+    assert "global_step_2" in run.output(), "it did not go back to the whole checkpoint"
+    return "went back to the whole checkpoint"
+
+
+def byte_flipped(scene: Scene) -> str:
+    run = scene.finished()
+    shard = scene.rng.choice(sorted((run.folder / "global_step_3").rglob("*.safetensors")))
+    data = bytearray(shard.read_bytes())
+    data[scene.rng.randrange(len(data))] ^= 1 << scene.rng.randrange(8)
+    shard.write_bytes(data)
+    run.goes_on(4)
+    assert "damaged" in run.output(), "it did not say so"
+    return "found by its checksum; went back"
+
+
+def manifest_truncated(scene: Scene) -> str:
+    run = scene.finished()
+    (manifest,) = (run.folder / "global_step_3").glob("manifest*")
+    os.truncate(manifest, scene.rng.randrange(manifest.stat().st_size))
+    run.goes_on(4)
+    assert "global_step_2" in run.output(), "it did not go back to the whole checkpoint"
+    return "went back to the whole checkpoint"
+
+
+def disk_full(scene: Scene) -> str:
+    checkpoint = scene.finished().folder / "global_step_1"
+    size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+    small = scene.folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={int(2.5 * size)}", "tmpfs", str(small)], check=True)
+    try:
+        run = scene.run("small/run").start()
+        run.ends_with(1, saying="No space left")
+        kept = sorted(file.parent.name for file in run.folder.glob("global_step_*/manifest*"))
+        assert kept, "no complete checkpoint is left"
+        return f"ended with a sentence, code 1; {kept[-1]} intact"
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=False)
+
+
+def terminated(scene: Scene) -> str:
+    run = scene.run().start()
+    run.until_step(scene.rng.randint(1, 3))
+    time.sleep(scene.rng.uniform(0, 2))
+    run.look()
+    run.process.send_signal(signal.SIGTERM)
+    run.ends_with(143, saying="terminated")
+    run.goes_on()
+    return "code 143; went on"
+
+
+def asked_to_stop(scene: Scene) -> str:
+    run = scene.run().start(steps=30)
+    run.until_step(scene.rng.randint(1, 3))
+    time.sleep(scene.rng.uniform(0, 2))
+    run.look()
+    run.process.send_signal(signal.SIGUSR1)
+    run.ends_with(75)
+    steps = max(int(folder.name.rsplit("_", 1)[1]) for folder in run.folder.glob("global_step_*"))
+    run.goes_on(steps + 1)
+    return "saved, code 75; went on"
+
+
+def wandb_unreachable(scene: Scene) -> str:
+    run = scene.run(WANDB_BASE_URL="http://127.0.0.1:9", WANDB_INIT_TIMEOUT="10").start(
+        "trainer.logger=[wandb]", steps=2
+    )
+    code = run.end()
+    assert code in (0, 1, 2), f"exit code {code}"
+    assert code == 0 or "wandb" in run.output().splitlines()[-1], run.output()[-1500:]
+    return "trained on" if code == 0 else "ended with a sentence that names wandb"
+
+
+def two_runs_on_one_machine(scene: Scene) -> str:
+    runs = [scene.run(name).start(steps=2) for name in ("a", "b")]
+    for run in runs:
+        run.ends_with(0)
+        run.trained_once(2)
+    return "both finished"
+
+
+def two_runs_on_one_folder(scene: Scene) -> str:
+    first = scene.run().start(steps=2)
+    first.until(lambda: (first.folder / "config.yaml").is_file())
+    second = scene.run("second")
+    second.folder = first.folder
+    second.log = scene.folder / "run.log"
+    second.start(steps=2)
+    assert second.process.wait(LONG_S) == 2, second.output()[-1500:]
+    first.ends_with(0)
+    first.trained_once(2)
+    return "the second was refused, code 2; the first finished"
+
+
+def head_killed(scene: Scene) -> str:
+    temp = Path("/tmp") / f"lsf-{secrets.token_hex(3)}"
+    temp.mkdir(mode=0o700)
+    token = temp / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    port = scene.rng.randrange(20000, 30000)
+    ray = [
+        str(Path(sys.prefix) / "bin" / "ray"),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        f"--temp-dir={temp}/ray",
+    ]
+    more = ["--node-ip-address=127.0.0.1", "--num-gpus=2", "--num-cpus=32", "--include-dashboard=false"]
+    more += ["--object-store-memory=200000000", "--disable-usage-stats", "--ray-client-server-port=0"]
+    with (temp / "log").open("w") as log:
+        head = subprocess.Popen([*ray, *more], env=environment(own), stdout=log, stderr=log)
+    try:
+        run = scene.run(RAY_ADDRESS=f"127.0.0.1:{port}", **own).start()
+        run.until_step(2)
+        parts = psutil.Process(head.pid).children(recursive=True)
+        for process in parts:
+            if process.name() == "gcs_server":
+                process.kill()
+        assert run.end() != 0, "it did not notice"
+        head.wait(LONG_S)
+        _, alive = psutil.wait_procs(parts, timeout=LONG_S)
+        scene.findings.orphans += [process.name() for process in alive]
+        run.variables = {}
+        run.goes_on()
+        return "ended, code not 0; went on with another Ray"
+    finally:
+        head.kill()
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _by_test(node: str) -> Callable[[Scene], str]:
+    """A fault that a test of its own injects."""
+
+    def case(scene: Scene) -> str:
+        command = [sys.executable, "-m", "pytest", f"tests/faults/{node}", "-q", "-rs", f"--basetemp={scene.folder}/t"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=3 * LONG_S)
+        assert done.returncode == 0, done.stdout[-1500:]
+        skipped = next((line for line in done.stdout.splitlines() if line.startswith("SKIPPED")), "")
+        return skipped or "as its test says"
+
+    return case
+
+
+# By name, with how often they are among the fresh ones when all are drawn.
+CASES: dict[str, tuple[Callable[[Scene], str], int]] = {
+    "trainer rank killed": (trainer_rank_killed, 2),
+    "controller killed": (driver_killed, 3),
+    "killed in a save": (killed_in_a_save, 4),
+    "one policy of a pair saved": (one_policy_saved, 1),
+    "shard truncated": (shard_truncated, 1),
+    "shard with another bit": (byte_flipped, 1),
+    "manifest truncated": (manifest_truncated, 1),
+    "disk full": (disk_full, 1),
+    "SIGTERM": (terminated, 1),
+    "SIGUSR1": (asked_to_stop, 1),
+    "ray job stop": (_by_test("test_ray_job.py"), 1),
+    "Ray head killed": (head_killed, 1),
+    "Slurm: two nodes, stop, requeue": (_by_test("test_slurm.py"), 1),
+    "node of two lost": (_by_test("test_two_nodes.py"), 1),
+    "wandb unreachable": (wandb_unreachable, 1),
+    "two runs on one machine": (two_runs_on_one_machine, 1),
+    "two runs on one folder": (two_runs_on_one_folder, 1),
+}

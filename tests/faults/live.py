@@ -1,0 +1,197 @@
+"""Faults of engines, turns and rewards on one running stack, which has to be whole again after each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+from omegaconf import OmegaConf
+
+from longshort.config import build_config
+from longshort.custom_reward import CustomReward, CustomRewards
+from longshort.display import Display
+from longshort.generation import Completion, SamplingParams
+from longshort.run import Run
+from longshort.trainer import RewardFailureError
+from tests.faults.runs import PLANTED, SETTINGS, Findings, beyond_loopback
+from workers.naming import SOCKET_VARIABLE
+from workers.team import configure_environment
+
+PROMPT, PARAMS = (5, 6, 7, 8), SamplingParams(max_tokens=8, temperature=0.0)
+FOUND_S = 30.0
+
+
+@dataclass
+class Stage:
+    """The stack, chance, and the step that comes next."""
+
+    run: Run
+    rng: random.Random
+    step: int = 1
+
+    def policy(self) -> str:
+        return self.rng.choice(sorted(self.run.trainer.policies))
+
+    async def take_step(self) -> None:
+        """One step, complete: every episode of it, for both policies."""
+        settings = self.run.trainer.settings
+        result = await self.run.trainer.step(self.step)
+        self.step += 1
+        assert len(result.graded.episodes) == settings.train_batch_size * settings.n
+
+    def cores(self, policy: str) -> list[psutil.Process]:
+        """The processes of its engine's core."""
+        children = psutil.Process(os.getpid()).children(recursive=True)
+        engines = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
+        return [engine for engine in engines if f"-{policy}-" in engine.environ().get(SOCKET_VARIABLE, "")]
+
+    def server(self, policy: str) -> list[psutil.Process]:
+        """The Ray actor that its engine belongs to."""
+        parents = [core.parent() for core in self.cores(policy)]
+        return [parent for parent in parents if parent is not None]
+
+    async def says(self, policy: str) -> Completion:
+        return await self.run.trainer.policies[policy].generator.generate(PROMPT, PARAMS, os.urandom(4).hex())
+
+
+@asynccontextmanager
+async def stage(folder: Path, rng: random.Random, findings: Findings) -> AsyncIterator[Stage]:
+    """The playground pair on a Ray of its own."""
+    configure_environment("cpu")
+    from longshort.assembly import open_run
+
+    before = {name: os.environ.get(name) for name in PLANTED}
+    os.environ.update(PLANTED)
+    overrides = [*SETTINGS, f"trainer.default_local_dir={folder}", "faults.max_engine_restarts=1000"]
+    try:
+        with Display() as display:
+            async with open_run(build_config("local", overrides), display) as run:
+                children = psutil.Process(os.getpid()).children(recursive=True)
+                findings.listening |= beyond_loopback(children)
+                yield Stage(run, rng)
+                children = psutil.Process(os.getpid()).children(recursive=True)
+        _, alive = psutil.wait_procs(children, timeout=60)
+        findings.orphans += [child.name() for child in alive]
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        findings.look_for_secrets(folder)
+
+
+async def _lost(
+    on: Stage, policy: str, how: signal.Signals, of: Callable[[str], list[psutil.Process]], idle: bool
+) -> str:
+    """An engine that is lost, idle or in a step, is back with the weights of the moment."""
+    lost = on.run.trainer.policies[policy]
+    restarts = lost.engine_restarts
+    before = await on.says(policy)
+    step = None if idle else asyncio.create_task(on.take_step())
+    if step is not None:
+        await asyncio.sleep(on.rng.uniform(0.05, 1.5))
+    victims = of(policy)
+    assert victims, "there is no such process"
+    began = time.monotonic()
+    for victim in victims:
+        victim.send_signal(how)
+    while lost.engine_restarts == restarts:
+        assert time.monotonic() - began < FOUND_S, f"not found within {FOUND_S:g} s"
+        await asyncio.sleep(0.05)
+    found = time.monotonic() - began
+    if step is not None:
+        await step
+    after = await on.says(policy)
+    if step is None:
+        assert after.token_ids == before.token_ids, "it has other weights"
+    assert lost.engine_restarts == restarts + 1
+    _, alive = psutil.wait_procs(victims, timeout=10)
+    assert not alive, "what was lost still lives"
+    await on.take_step()
+    return f"{policy}: found within {found:.0f} s" if idle else f"{policy}: the step was played to its end"
+
+
+async def engine_killed_idle(on: Stage) -> str:
+    return await _lost(on, on.policy(), signal.SIGKILL, on.cores, idle=True)
+
+
+async def engine_killed_serving(on: Stage) -> str:
+    return await _lost(on, on.policy(), signal.SIGKILL, on.cores, idle=False)
+
+
+async def server_killed(on: Stage) -> str:
+    return await _lost(on, on.policy(), signal.SIGKILL, on.server, idle=on.rng.random() < 0.5)
+
+
+async def engine_hangs(on: Stage) -> str:
+    return await _lost(on, on.policy(), signal.SIGSTOP, on.cores, idle=on.rng.random() < 0.5)
+
+
+async def server_hangs(on: Stage) -> str:
+    return await _lost(on, on.policy(), signal.SIGSTOP, on.server, idle=True)
+
+
+async def reward_raises(on: Stage) -> str:
+    return await _refused(on, "raise RuntimeError('its own fault')", "its own fault")
+
+
+async def reward_is_no_number(on: Stage) -> str:
+    return await _refused(on, "return float('nan')", "no finite number")
+
+
+async def reward_hangs(on: Stage) -> str:
+    return await _refused(on, "__import__('time').sleep(30)", "took longer than reward.function_timeout_s")
+
+
+async def _refused(on: Stage, body: str, named: str) -> str:
+    """A step whose episodes a user's function rewards so ends with a sentence; the next one is whole."""
+    file = on.run.folder / "reward.py"
+    file.write_text(f"def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n    {body}\n")
+    reward = CustomReward("custom_reward_function", OmegaConf.create({"path": str(file), "name": "compute_score"}), 2.0)
+    trainer, before = on.run.trainer, on.run.trainer.player
+    trainer.player = replace(before, custom_rewards=CustomRewards(reward))
+    try:
+        await on.take_step()
+    except RewardFailureError as error:
+        assert named in str(error) and "reward.py" in str(error), str(error)
+    else:
+        raise AssertionError("the step was trained on such rewards")
+    finally:
+        trainer.player = before
+    await on.take_step()
+    return "the step ended with a sentence; the next one is whole"
+
+
+async def clock_jumps(on: Stage) -> str:
+    """The driver's wall clock goes an hour back or forth within a step."""
+    own, jump = time.time, on.rng.choice([-3600.0, 3600.0])
+    step = asyncio.create_task(on.take_step())
+    await asyncio.sleep(on.rng.uniform(0.05, 1.0))
+    time.time = lambda: own() + jump
+    try:
+        await step
+    finally:
+        time.time = own
+    await on.take_step()
+    return f"{jump:+.0f} s: trained on"
+
+
+CASES: Mapping[str, Callable[[Stage], Awaitable[str]]] = {
+    "engine killed idle": engine_killed_idle,
+    "engine killed while serving": engine_killed_serving,
+    "engine's server killed": server_killed,
+    "engine hangs": engine_hangs,
+    "engine's server hangs": server_hangs,
+    "reward hangs": reward_hangs,
+    "reward raises": reward_raises,
+    "reward is NaN": reward_is_no_number,
+    "clock jump": clock_jumps,
+}
+# Quick ones are drawn less often than those of engines.
+WEIGHTS = {"reward hangs": 0.5, "reward raises": 0.5, "reward is NaN": 0.5, "clock jump": 0.5}
