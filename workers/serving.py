@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 LOOK = 0.2
 PAUSE = 5.0
 # For each so many requests that an engine has, the text of the next ones comes in pieces of one more token.
-STREAMS_PER_TOKEN = 32
+STREAMS_PER_TOKEN = 16
 # What the recipe `local` says of its engines, with room for models that are not tiny.
 CPU_ENGINE: Mapping[str, Any] = {
     "dtype": "float32",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -163,6 +164,10 @@ async def serve(spec: Sequence[str], settings: ServingSettings) -> None:
             heed_signals()
             server = Server(opened.pair, opened.controller, opened.prompts, settings, key, opened.alive)
             servers.append(server)
+            # Libraries and tokenizers stay, and requests leave few cycles: the collector has little to look for.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 20)
             async with listening(server, settings) as address:
                 display.stage(f"serving {server.name} at {address}")
                 await _until(ending, replacing, opened.restart)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from typing import Literal
 
 from longshort.controller import Sampling, SynergyController
@@ -117,11 +116,7 @@ class Choice:
 
     def take(self) -> list[Piece]:
         """What has come since the last call, text of one kind and turn in one piece."""
-        taken: list[Piece] = []
-        for _, some in groupby(self._pieces, key=lambda piece: (piece.channel, piece.turn)):
-            together = list(some)
-            taken.append(replace(together[0], text="".join(piece.text for piece in together)))
-        self._pieces = []
+        taken, self._pieces = self._pieces, []
         return taken
 
     def over(self, episode: Episode) -> Played:
@@ -149,7 +144,10 @@ class Choice:
     def _add(self, channel: Channel, text: str) -> None:
         if text:
             self._shown[channel].append(text)
-            self._pieces.append(Piece(channel, len(self.turns), self._role, text))
+            turn = len(self.turns)
+            if self._pieces and (self._pieces[-1].channel, self._pieces[-1].turn) == (channel, turn):
+                text = self._pieces.pop().text + text
+            self._pieces.append(Piece(channel, turn, self._role, text))
             self._changed()
 
 

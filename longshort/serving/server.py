@@ -213,7 +213,8 @@ class Server:
                 task.cancel()
 
     async def _stream(self, request: web.Request, job: _Job) -> web.StreamResponse:
-        asked, reply, changed = job.asked, job.reply, asyncio.Event()
+        asked, reply, changed, due = job.asked, job.reply, asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
         hidden = self._prompts.protected
         choices = [Choice(asked.stop, changed.set, asked.include_turns, hidden) for _ in range(asked.n)]
         over: dict[int, Played] = {}
@@ -224,7 +225,7 @@ class Server:
             return over[number]
 
         playing = asyncio.ensure_future(self._all([play(number) for number in range(asked.n)]))
-        playing.add_done_callback(lambda task: changed.set())
+        playing.add_done_callback(lambda task: (changed.set(), due.set()))
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
         )
@@ -251,7 +252,11 @@ class Server:
                 end = DONE if len(closed) == asked.n else b""
                 await response.write(b"".join(map(event, chunks)) + end)
                 if not end:
-                    await asyncio.sleep(self._running / self._settings.events_per_s)
+                    # The end of a reply does not wait for its share.
+                    timer = loop.call_later(self._running / self._settings.events_per_s, due.set)
+                    await due.wait()
+                    timer.cancel()
+                    due.clear()
         except (EngineDiedError, GenerationFailedError) as error:
             if not response.prepared:
                 raise

@@ -53,7 +53,7 @@ class ServingSettings:
     max_choices: int = 16
     body_timeout_s: float = 30.0
     drain_s: float = 30.0
-    events_per_s: float = 1000.0
+    events_per_s: float = 500.0
 
 
 # At least this much each.

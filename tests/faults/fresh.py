@@ -20,24 +20,13 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def trainer_rank_killed(scene: Scene) -> str:
-    run, policy = scene.run().start(), scene.rng.choice(["long", "short"])
+    run = scene.run().start()
     run.until_step(scene.rng.randint(1, 3))
     time.sleep(scene.rng.uniform(0, 2))
-    victims = [
-        p for p in run.look() if f"WorkerDict_{policy}" in _ray_name(p) or f"{policy}PolicyWorker" in _ray_name(p)
-    ]
-    victims = victims or [p for p, name in run.look().items() if name.startswith("ray::PolicyWorker")]
-    scene.rng.choice(victims).kill()
+    scene.rng.choice([p for p, name in run.look().items() if name.startswith("ray::PolicyWorker")]).kill()
     run.ends_with(1, saying="training worker of policy")
     run.goes_on()
     return "ended with the policy's name, code 1; went on"
-
-
-def _ray_name(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except psutil.Error:
-        return ""
 
 
 def driver_killed(scene: Scene) -> str:
@@ -111,17 +100,17 @@ def manifest_truncated(scene: Scene) -> str:
 def disk_full(scene: Scene) -> str:
     checkpoint = scene.finished().folder / "global_step_1"
     size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
-    small = scene.folder / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={int(2.5 * size)}", "tmpfs", str(small)], check=True)
+    full = scene.run("full")
+    full.folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(2.5 * size)}", "tmpfs", str(full.folder)]
+    subprocess.run(mount, check=True)
     try:
-        run = scene.run("small/run").start()
-        run.ends_with(1, saying="No space left")
-        kept = sorted(file.parent.name for file in run.folder.glob("global_step_*/manifest*"))
+        full.start().ends_with(1, saying="No space left")
+        kept = sorted(file.parent.name for file in full.folder.glob("global_step_*/manifest*"))
         assert kept, "no complete checkpoint is left"
         return f"ended with a sentence, code 1; {kept[-1]} intact"
     finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=False)
+        subprocess.run(["umount", "--lazy", str(full.folder)], check=False)
 
 
 def terminated(scene: Scene) -> str:

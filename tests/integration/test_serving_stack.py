@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM
 
 from longshort.controller import Sampling, SynergyController, render_prompt
 from longshort.display import Display
+from longshort.evaluation.records import read_benchmark
 from longshort.playground import generate_problems
 from longshort.serving.chat import Conversation, Lines, converse
 from longshort.serving.open import OpenPair, listening, open_pair
@@ -228,3 +229,19 @@ async def test_sigterm_finishes_what_runs_and_ends_cleanly() -> None:
 async def text_of(session: aiohttp.ClientSession, url: str) -> str:
     async with session.get(url) as reply:
         return await reply.text()
+
+
+async def test_greedy_answers_are_those_of_an_evaluation_on_the_training_stack_token_for_token(
+    serving: Serving, tmp_path: Path
+) -> None:
+    greedily = ["evaluation.temperature=0", "evaluation.samples=1", "actor_rollout_ref.rollout.max_num_seqs=1"]
+    problems = ["evaluation.benchmarks=[playground:test:12:11]", f"evaluation.folder={tmp_path}"]
+    command = [sys.executable, "-m", "longshort.cli", "evaluate", *problems, *greedily]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    episodes = [sample.episode for sample in read_benchmark(tmp_path, "playground-test-12-11").values()]
+    assert len(episodes) == 12
+    for episode in episodes:
+        reply = await serving.ask(episode.problem.question, temperature=0, return_token_ids=True)
+        turns = reply["choices"][0]["longshort"]["turns"]
+        assert [(t["role"], tuple(t["token_ids"])) for t in turns] == [(t.role, t.token_ids) for t in episode.turns]
