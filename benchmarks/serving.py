@@ -10,9 +10,10 @@ medians at concurrency 1, over the same prompts.
 `budgets`: requests with random budgets, from ``LEAST_BUDGET`` up. `hostile`: requests that are none, and broken
 connections; then the server must be well.
 
-    python -m benchmarks.serving [--quick] [--seconds N]
+    python -m benchmarks.serving [--quick] [--seconds N] [--cluster]
 
-Prints JSON; exit code 1 where a target is missed.
+Prints JSON; exit code 1 where a target is missed. ``--cluster`` serves by replicas of Ray Serve, for whose speed there is
+no target.
 """
 
 from __future__ import annotations
@@ -119,9 +120,9 @@ async def engines_first_token_ms(opened: OpenPair, problems: list[Problem]) -> f
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[tuple[str, psutil.Process]]:
+async def server(cluster: bool) -> AsyncIterator[tuple[str, psutil.Process]]:
     """``longshort serve``, and its address."""
-    command = [sys.executable, "-m", "longshort.cli", "serve", PLAYGROUND, "port=0"]
+    command = [sys.executable, "-m", "longshort.cli", "serve", PLAYGROUND, "port=0", f"cluster={str(cluster).lower()}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -284,14 +285,14 @@ def hostile_request(rng: random.Random) -> tuple[bytes, bool]:
     return head.encode() + b"\r\nConnection: close\r\n\r\n" + data, kind == 5 or rng.random() < 0.1
 
 
-async def measure(seconds: float, first_tokens: int, budgets: int, hostile: int) -> dict[str, Any]:
+async def measure(cluster: bool, seconds: float, first_tokens: int, budgets: int, hostile: int) -> dict[str, Any]:
     """All of it."""
     problems = generate_problems(512, 21, "test")
     slice_s = seconds / ROUNDS
     with Display(Console(stderr=True)) as display:
         async with (
             open_pair([PLAYGROUND], SETTINGS, display) as opened,
-            server() as (address, process),
+            server(cluster) as (address, process),
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
         ):
             client = Client(address, session)
@@ -314,6 +315,7 @@ async def measure(seconds: float, first_tokens: int, budgets: int, hostile: int)
     ratios = [one.tokens_per_s / other.tokens_per_s for one, other in zip(beside, alone, strict=True)]
     return {
         "streams": STREAMS,
+        "cluster": cluster,
         "seconds": seconds,
         "direct_tokens_per_s": round(median(each.tokens_per_s for each in alone), 1),
         "served_tokens_per_s": round(median(each.tokens_per_s for each in beside), 1),
@@ -334,10 +336,10 @@ def missed(figures: dict[str, Any]) -> list[str]:
     """Targets that the figures miss."""
     budgets, hostile = figures["budgets"], figures["hostile"]
     checks = {
-        "served_to_direct": figures["served_to_direct"] >= LEAST_RATIO,
+        "served_to_direct": figures["cluster"] or figures["served_to_direct"] >= LEAST_RATIO,
         "broken": not figures["broken"],
         "server_growth": figures["server_growth"] <= MOST_GROWTH,
-        "first_token_ms_more": figures["first_token_ms_more"] <= MOST_FIRST_TOKEN_MS,
+        "first_token_ms_more": figures["cluster"] or figures["first_token_ms_more"] <= MOST_FIRST_TOKEN_MS,
         "budgets": not budgets["over"] and not budgets["tags"] and budgets["answered"] >= LEAST_ANSWERED,
         "hostile": hostile["well"] and not any(status.startswith("5") for status in hostile["statuses"]),
     }
@@ -348,9 +350,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a minute of load, 100 budgets, 500 hostile requests")
     parser.add_argument("--seconds", type=float, default=180.0, help="of load, each")
+    parser.add_argument("--cluster", action="store_true", help="serve by replicas of Ray Serve")
     arguments = parser.parse_args()
     counts = (60.0, 20, 100, 500) if arguments.quick else (arguments.seconds, 100, 1000, 10_000)
-    figures = asyncio.run(measure(*counts))
+    figures = asyncio.run(measure(arguments.cluster, *counts))
     sys.stdout.write(json.dumps({**figures, "missed": missed(figures)}, indent=1) + "\n")
     return 1 if missed(figures) else 0
 

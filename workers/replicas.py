@@ -192,12 +192,12 @@ class Cluster:
         """Take the deployments down, and a local cluster with them."""
         if self._watcher is not None:
             self._watcher.cancel()
-        with suppress(Exception):  # a cluster that is gone has nothing to take down
-            for role in self._arguments:
-                await asyncio.to_thread(serve.delete, self._application(role))
-        if "RAY_ADDRESS" not in os.environ:
-            with suppress(Exception):
-                await asyncio.to_thread(serve.shutdown)
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        # A local cluster ends with all that it runs.
+        if "RAY_ADDRESS" in os.environ:
+            with suppress(Exception):  # a cluster that is gone has nothing to take down
+                for role in self._arguments:
+                    await asyncio.to_thread(serve.delete, self._application(role))
         await asyncio.to_thread(stop)
 
     def _join(self) -> None:
