@@ -12,8 +12,8 @@ connections; then the server must be well.
 
     python -m benchmarks.serving [--quick] [--seconds N] [--cluster]
 
-Prints JSON; exit code 1 where a target is missed. ``--cluster`` serves by replicas of Ray Serve, for whose speed there is
-no target.
+Prints JSON; exit code 1 where a target is missed. ``--cluster`` serves by replicas of Ray Serve, for whose speed there
+is no target.
 """
 
 from __future__ import annotations
