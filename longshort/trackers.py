@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sys
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 
 from longshort.hiding import hide, shown
+
+log = logging.getLogger(__name__)
 
 RUN_ID = "wandb_run_id"
 
@@ -62,19 +65,36 @@ class WandbTracker:
         if self._run is None:
             import wandb
 
-            settings = self._config.trainer
-            self._run = wandb.init(
-                project=hide(settings.project_name),
-                name=hide(self._name),
-                group=hide(settings.group_name or settings.experiment_name),
-                id=self._id,
-                resume="allow",
-                dir=str(self._folder),
-                config=shown(self._config, resolve=True),
-                # wandb would note the command line.
-                settings=wandb.Settings(x_disable_meta=any(hide(word) != word for word in sys.argv)),
-            )
+            try:
+                self._run = self._begin()
+            except wandb.Error as error:
+                # What is measured is worth more than where it is shown.
+                reason = hide(" ".join(str(error).split()))
+                log.warning(
+                    "wandb cannot be used (%s); the run is written offline, for `wandb sync %s/wandb/offline-*`",
+                    reason,
+                    self._folder,
+                )
+                wandb.teardown()
+                self._run = self._begin(mode="offline")
         return self._run
+
+    def _begin(self, **more: Any) -> Any:
+        import wandb
+
+        settings = self._config.trainer
+        return wandb.init(
+            project=hide(settings.project_name),
+            name=hide(self._name),
+            group=hide(settings.group_name or settings.experiment_name),
+            id=self._id,
+            resume="allow",
+            dir=str(self._folder),
+            config=shown(self._config, resolve=True),
+            # wandb would note the command line.
+            settings=wandb.Settings(x_disable_meta=any(hide(word) != word for word in sys.argv)),
+            **more,
+        )
 
     def _finish(self) -> None:
         if self._run is not None:

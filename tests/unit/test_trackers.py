@@ -5,6 +5,9 @@ Not proven: that a server takes what wandb wrote.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -63,6 +66,31 @@ def test_each_round_is_a_wandb_run_of_its_own_and_goes_on_under_its_id(
                 tracker.log(number, {"accuracy": 0.5})
     run_id = (tmp_path / RUN_ID).read_text()
     assert wandb_ids(tmp_path) == {f"{run_id}-1", f"{run_id}-2"}
+
+
+def test_a_server_that_cannot_be_reached_costs_nothing_that_was_logged(tmp_path: Path) -> None:
+    code = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from longshort.trackers import make_trackers
+from test_trackers import config
+with ExitStack() as stack:
+    (tracker,) = make_trackers(config("wandb"), Path(sys.argv[1]), stack)
+    tracker.log(1, {"accuracy": 0.5})
+    tracker.log(2, {"accuracy": 0.6})
+"""
+    # Nothing listens there; wandb would try for a minute and a half.
+    unreachable = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    # Not the helper process of another test's wandb.
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    here, environment = Path(__file__).parent, {**own, **unreachable}
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "wandb cannot be used" in done.stderr and f"wandb sync {tmp_path}/wandb/offline-*" in done.stderr
+    assert "0" * 40 not in done.stderr
+    assert wandb_ids(tmp_path) == {(tmp_path / RUN_ID).read_text()}
 
 
 def wandb_ids(folder: Path) -> set[str]:
