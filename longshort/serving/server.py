@@ -225,7 +225,8 @@ class Server:
             return over[number]
 
         playing = asyncio.ensure_future(self._all([play(number) for number in range(asked.n)]))
-        playing.add_done_callback(lambda task: (changed.set(), due.set()))
+        playing.add_done_callback(lambda task: changed.set())
+        playing.add_done_callback(lambda task: due.set())
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
         )
