@@ -19,6 +19,8 @@ NAME = "playground-test-24-2"
 
 def command(folder: Path, *more: str) -> list[str]:
     fixed = ["evaluation.benchmarks=[playground:test:24:2]", "evaluation.samples=8", f"evaluation.folder={folder}"]
+    # So that some answers are wrong.
+    fixed += ["evaluation.temperature=1.0", "evaluation.top_p=1.0"]
     return [sys.executable, "-m", "longshort.cli", "evaluate", *fixed, *more]
 
 
