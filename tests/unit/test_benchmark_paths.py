@@ -101,6 +101,7 @@ def test_only_the_row_with_a_worker_has_a_target() -> None:
 
 
 SERVED = {
+    "cluster": False,
     "served_to_direct": 0.9,
     "broken": [],
     "server_growth": 0.0,
@@ -120,6 +121,7 @@ SERVED = {
         ({"budgets": {"over": 0, "tags": 0, "answered": 0.98}}, ["budgets"]),
         ({"hostile": {"well": True, "statuses": {"500": 1}}}, ["hostile"]),
         ({"hostile": {"well": False, "statuses": {}}}, ["hostile"]),
+        ({"cluster": True, "served_to_direct": 0.2, "first_token_ms_more": 30.0}, []),
     ],
 )
 def test_a_target_of_serving_that_is_missed_is_named(change: dict, names: list[str]) -> None:
