@@ -179,7 +179,7 @@ async def test_benchmarks_of_a_later_command_join_the_summary(tmp_path: Path) ->
     ("changes", "named"),
     [
         ([f"policies.long.model.path={model_path('base')}"], r"model\.long\.path='.*long', and it is '.*base' now"),
-        (["evaluation.temperature=0.5"], r"sampling\.temperature=1\.0, and it is 0\.5 now"),
+        (["evaluation.temperature=0.5"], r"sampling\.temperature=0\.6, and it is 0\.5 now"),
         (["team.max_episode_tokens=440"], r"limits\.max_episode_tokens=464, and it is 440 now"),
         (["seed=3"], r"seed=0, and it is 3 now"),
         (["evaluation.samples=3"], r"samples=2, and it is 3 now"),
