@@ -452,7 +452,7 @@ async def measure_real(cost_ratio: float, repetitions: int) -> Row:
         policies = await team.start_policies(config, (), dict.fromkeys(ROLES, tokenizer))
         servers = {role: ForcedServer(policy._replicas[0].server_handle, barred) for role, policy in policies.items()}
         engines = {
-            role: VLLMGenerator(role, [servers[role]], policies[role]._guard, tokenizer, priorities=True)
+            role: VLLMGenerator(role, [servers[role]], policies[role].guard, tokenizer, priorities=True)
             for role in ROLES
         }
         return await _measure_real(RealTeam(tokenizer, engines), scripts, cost_ratio, repetitions)

@@ -84,9 +84,7 @@ class EngineGuard:
         Raises:
             EngineDiedError: one is gone for good.
         """
-        while not self._failed.done() and not self.alive():
-            await asyncio.wait([*self._restarting.values(), self._failed], return_when=asyncio.FIRST_COMPLETED)
-        self._check()
+        await self._wait(lambda: bool(self.alive()))
 
     async def settled(self) -> None:
         """Look at every engine, and wait until all can serve.
@@ -95,9 +93,7 @@ class EngineGuard:
             EngineDiedError: one is gone for good.
         """
         await self._look_at_all()
-        while self._restarting and not self._failed.done():
-            await asyncio.wait([*self._restarting.values(), self._failed], return_when=asyncio.FIRST_COMPLETED)
-        self._check()
+        await self._wait(lambda: not self._restarting)
 
     @contextmanager
     def turn(self, number: int) -> Iterator[None]:
@@ -139,8 +135,14 @@ class EngineGuard:
             task.cancel()
 
     def close(self) -> None:
-        """Look no more."""
-        self._watch.cancel()
+        """Look no more, and start nothing again: what ends from now on is meant to."""
+        for task in (self._watch, *self._restarting.values()):
+            task.cancel()
+
+    async def _wait(self, reached: Callable[[], bool]) -> None:
+        while not self._failed.done() and not reached():
+            await asyncio.wait([*self._restarting.values(), self._failed], return_when=asyncio.FIRST_COMPLETED)
+        self._check()
 
     def _check(self) -> None:
         if self._failed.done():

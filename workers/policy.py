@@ -70,7 +70,7 @@ class RayPolicy:
         # With LoRA the reference is the actor without its adapter.
         self._is_lora = config.model.lora_rank > 0
         self.generator: rollout.VLLMGenerator
-        self._guard: EngineGuard
+        self._guard: EngineGuard | None = None
 
     def start_workers(self, generates: bool = True) -> None:
         """Create the training workers and load their weights; a frozen policy has none.
@@ -100,7 +100,7 @@ class RayPolicy:
         self.generator = rollout.VLLMGenerator(
             self.name,
             self._replicas,
-            self._guard,
+            self.guard,
             self.tokenizer,
             settings.scheduling_policy == "priority",
             settings.max_model_len,
@@ -108,8 +108,19 @@ class RayPolicy:
         await self.sleep()
 
     @property
+    def guard(self) -> EngineGuard:
+        """Of the engines, once they are started."""
+        assert self._guard is not None, f"policy {self.name} has no engines"
+        return self._guard
+
+    @property
     def engine_restarts(self) -> int:
-        return self._guard.restarts
+        return self.guard.restarts
+
+    def close(self) -> None:
+        """Look after the engines no more: they are about to be taken down."""
+        if self._guard is not None:
+            self._guard.close()
 
     async def _restart_engine(self, number: int) -> None:
         if self._asleep:
@@ -156,7 +167,7 @@ class RayPolicy:
         return {name: _mean(value) for name, value in tu.get(output, "metrics").items()}
 
     async def sync_weights(self, step: int) -> None:
-        await self._guard.together(lambda: self._call("update_weights", step))
+        await self.guard.together(lambda: self._call("update_weights", step))
         self._asleep = False
 
     async def begin_round(self, learns: bool, optim: Mapping[str, Any], carry: Collection[str]) -> None:
@@ -172,7 +183,7 @@ class RayPolicy:
 
     async def sleep(self) -> None:
         if self._sleeps:
-            await self._guard.together(lambda: asyncio.gather(*[replica.sleep() for replica in self._replicas]))
+            await self.guard.together(lambda: asyncio.gather(*[replica.sleep() for replica in self._replicas]))
             self._asleep = True
 
     async def wake_up(self) -> None:
@@ -182,7 +193,7 @@ class RayPolicy:
         if self.trainable:
             await self.sync_weights(0)
         else:
-            await self._guard.together(lambda: asyncio.gather(*[replica.wake_up() for replica in self._replicas]))
+            await self.guard.together(lambda: asyncio.gather(*[replica.wake_up() for replica in self._replicas]))
             self._asleep = False
 
     def save(self, folder: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 PROJECT = Path(__file__).resolve().parents[1]
-# Of the runs that this process has on Ray.
-_watchdogs: list[Watchdog] = []
+# What looks after the processes that this one has on Ray, until they are taken down.
+_watches = ExitStack()
 
 
 def configure_environment(device: str) -> None:
@@ -162,6 +162,7 @@ async def start_model(config: DictConfig, name: str, tokenizer: Tokenizer) -> VL
     start_ray(config, slots)
     pool = make_pools([name], "split", {name: slots}, nnodes)[name]
     model = RayPolicy(name, config.models[name], pool, tokenizer, trainable=False, limits=_limits(config))
+    _watches.callback(model.close)
     await model.start_engines()
     return model.generator
 
@@ -178,7 +179,7 @@ def _make_policies(
 
     slots = {name: config.placement.n_gpus_per_node[name] for name in names}
     pools = make_pools(list(names), config.placement.mode, slots, config.trainer.nnodes)
-    return {
+    policies = {
         name: RayPolicy(
             name,
             config.policies[name],
@@ -191,6 +192,9 @@ def _make_policies(
         )
         for name in names
     }
+    for policy in policies.values():
+        _watches.callback(policy.close)
+    return policies
 
 
 def _limits(config: DictConfig) -> FaultLimits:
@@ -200,13 +204,13 @@ def _limits(config: DictConfig) -> FaultLimits:
 def _watch(config: DictConfig) -> Watchdog:
     from workers.watchdog import Watchdog
 
-    _watchdogs.append(Watchdog(config.faults.stall_s, Path(config.trainer.default_local_dir) / "stalls"))
-    return _watchdogs[-1]
+    watchdog = Watchdog(config.faults.stall_s, Path(config.trainer.default_local_dir) / "stalls")
+    _watches.callback(watchdog.close)
+    return watchdog
 
 
 def stop() -> None:
     """Leave the cluster; a local one ends with all its processes."""
-    while _watchdogs:
-        _watchdogs.pop().close()
+    _watches.close()
     with suppress(Exception):
         ray.shutdown()

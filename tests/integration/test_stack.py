@@ -212,7 +212,7 @@ async def test_one_loss_more_than_is_allowed_ends_the_step_with_its_policys_name
     """Last in the file: the shared stack has lost an engine afterwards."""
     short = run.trainer.policies["short"]
     assert isinstance(short, RayPolicy)
-    short._guard.restarts = short._guard.limits.max_engine_restarts
+    short.guard.restarts = short.guard.limits.max_engine_restarts
     for engine in engine_cores("short"):
         engine.send_signal(signal.SIGKILL)
     with pytest.raises(EngineDiedError, match=r"'short' died: .*max_engine_restarts"):

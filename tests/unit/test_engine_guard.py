@@ -158,6 +158,22 @@ async def test_what_fails_because_an_engine_died_names_the_engine_and_other_fail
             await guard.together(dies)
 
 
+async def test_what_ends_after_the_guard_was_closed_is_not_started_again() -> None:
+    engine, started = Engine(), list[int]()
+
+    async def restart(number: int) -> None:
+        await asyncio.sleep(0.05)
+        started.append(number)
+
+    async with guarded(engine, restart=restart) as guard:
+        with guard.turn(0):
+            raise EngineDiedError("long", "killed")
+        guard.close()
+        engine.hangs = True
+        await asyncio.sleep(0.15)
+        assert not started
+
+
 async def test_every_end_is_told_to_who_watches_for_a_stall() -> None:
     beats: list[int] = []
     guard = EngineGuard("long", [Engine()], QUICK, lambda number: asyncio.sleep(0), lambda: beats.append(1))
