@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -11,8 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from zlib import crc32
 
 import psutil
+
+from longshort.data import ProblemOrder
+from longshort.playground import generate_problems
+from workers.naming import SOCKET_VARIABLE
 
 # They look for their raylet once a minute, and leave then.
 RAYS_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
@@ -55,6 +61,38 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     ours = [child for child, name in started.items() if name.strip() not in RAYS_AGENTS]
     _, alive = psutil.wait_procs(ours, timeout=GONE_S)
     assert not alive, f"left behind: {[started[child] for child in alive]}"
+
+
+def beyond_loopback(processes: Sequence[psutil.Process]) -> set[str]:
+    """Listening sockets that another machine could reach."""
+    found = set()
+    for process in processes:
+        try:
+            for connection in process.net_connections("inet"):
+                address = ipaddress.ip_address(connection.laddr.ip)
+                address = getattr(address, "ipv4_mapped", None) or address
+                if connection.status == psutil.CONN_LISTEN and not address.is_loopback:
+                    found.add(f"{process.name()} on {connection.laddr.ip}:{connection.laddr.port}")
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def engine_cores(pid: int, policy: str = "") -> list[psutil.Process]:
+    """The processes of vLLM's cores that ``pid`` has started, all or one policy's."""
+    children = psutil.Process(pid).children(recursive=True)
+    engines = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
+    return [e for e in engines if not policy or f"-{policy}-" in e.environ().get(SOCKET_VARIABLE, "")]
+
+
+def check_trained_once(folder: Path, problems: int, batch: int, steps: int) -> None:
+    """Every step was trained on its own data: of ``playground:train:<problems>:1``, in their order."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    # Where a step appears twice, the last line is the valid one.
+    trained = {line["step"]: line["data/checksum"] for line in lines if "data/checksum" in line}
+    order = ProblemOrder(generate_problems(problems, 1, "train"), seed=0)
+    expected = [crc32(" ".join(problem.id for problem in order.take(batch)).encode()) for _ in range(steps)]
+    assert [trained[step] for step in sorted(trained)] == expected, f"steps {sorted(trained)}"
 
 
 def steps_of(folder: Path) -> dict[int, dict[str, float]]:

@@ -38,7 +38,6 @@ class TwoNodes:
 
     names: tuple[str, str]
     environment: Mapping[str, str]
-    parts: tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]
 
     def within(self, node: int, command: Sequence[str]) -> list[str]:
         """The command, in a node's namespace."""
@@ -46,9 +45,7 @@ class TwoNodes:
 
     def lose(self, node: int) -> None:
         """The node is gone at once, with all its processes."""
-        pids = subprocess.run(["ip", "netns", "pids", self.names[node]], capture_output=True, text=True, check=True)
-        for pid in pids.stdout.split():
-            subprocess.run(["kill", "-KILL", pid], check=False, capture_output=True)
+        _end_all_in(self.names[node])
 
 
 @contextmanager
@@ -94,21 +91,25 @@ def two_nodes(devices: int = 1) -> Iterator[TwoNodes]:
                 command = ["ip", "netns", "exec", name, *ray]
                 parts.append(subprocess.Popen(command, env=joining, stdout=log, stderr=log))
             time.sleep(5 if number == 0 else 0)
-        nodes = TwoNodes((names[0], names[1]), environment, (parts[0], parts[1]))
+        nodes = TwoNodes((names[0], names[1]), environment)
         waiting = [sys.executable, "-m", "workers.cluster", "--timeout", "120", "node-0", "node-1"]
         there = subprocess.run(nodes.within(0, waiting), env=environment, capture_output=True, text=True)
         assert there.returncode == 0, there.stderr + text_of(temp / "log-0") + text_of(temp / "log-1")
         yield nodes
     finally:
         for name in names:
-            found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-            for pid in found.stdout.split():
-                subprocess.run(["kill", "-KILL", pid], check=False, capture_output=True)
+            _end_all_in(name)
         for part in parts:
             part.wait(60)
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         shutil.rmtree(temp, ignore_errors=True)
+
+
+def _end_all_in(namespace: str) -> None:
+    found = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
+    for pid in found.stdout.split():
+        subprocess.run(["kill", "-KILL", pid], check=False, capture_output=True)
 
 
 def _ip(*arguments: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.runs import LONG_S, STEPS, Scene, environment
+from tests.faults.runs import LONG_S, STEPS, Scene
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -186,7 +186,9 @@ def head_killed(scene: Scene) -> str:
     more = ["--node-ip-address=127.0.0.1", "--num-gpus=2", "--num-cpus=32", "--include-dashboard=false"]
     more += ["--object-store-memory=200000000", "--disable-usage-stats", "--ray-client-server-port=0"]
     with (temp / "log").open("w") as log:
-        head = subprocess.Popen([*ray, *more], env=environment(own), stdout=log, stderr=log)
+        head = subprocess.Popen(
+            [*ray, *more], env={**os.environ, "OMP_NUM_THREADS": "1", **own}, stdout=log, stderr=log
+        )
     try:
         run = scene.run(RAY_ADDRESS=f"127.0.0.1:{port}", **own).start()
         run.until_step(2)

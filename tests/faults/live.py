@@ -21,8 +21,9 @@ from longshort.display import Display
 from longshort.generation import Completion, SamplingParams
 from longshort.run import Run
 from longshort.trainer import RewardFailureError
-from tests.faults.runs import PLANTED, SETTINGS, Findings, beyond_loopback
-from workers.naming import SOCKET_VARIABLE
+from tests.faults.runs import SETTINGS, Findings
+from tests.killed_runs import beyond_loopback, engine_cores
+from tests.planted import PLANTED
 from workers.team import configure_environment
 
 PROMPT, PARAMS = (5, 6, 7, 8), SamplingParams(max_tokens=8, temperature=0.0)
@@ -49,9 +50,7 @@ class Stage:
 
     def cores(self, policy: str) -> list[psutil.Process]:
         """The processes of its engine's core."""
-        children = psutil.Process(os.getpid()).children(recursive=True)
-        engines = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
-        return [engine for engine in engines if f"-{policy}-" in engine.environ().get(SOCKET_VARIABLE, "")]
+        return engine_cores(os.getpid(), policy)
 
     def server(self, policy: str) -> list[psutil.Process]:
         """The Ray actor that its engine belongs to."""

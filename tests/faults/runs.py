@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from zlib import crc32
 
 import psutil
 
-from longshort.data import ProblemOrder
-from longshort.playground import generate_problems
-from tests.killed_runs import GONE_S, RAYS_AGENTS, start, text_of
+from tests.killed_runs import GONE_S, RAYS_AGENTS, beyond_loopback, check_trained_once, start, text_of
+from tests.planted import PLANTED
 
-PLANTED = {
-    "WANDB_API_KEY": "planted0wandb0key0123456789abcdef012345678",
-    "HF_TOKEN": "hf_planted0token0123456789",
-    "OPENAI_API_KEY": "sk-planted-openai-0123456789",
-}
 STEPS, BATCH, PROBLEMS = 6, 2, 64
 SETTINGS = (
     f"data.train_files=['playground:train:{PROBLEMS}:1']",
@@ -38,21 +28,6 @@ SETTINGS = (
 )
 # For a start or an end on two busy cores.
 LONG_S = 420.0
-
-
-def beyond_loopback(processes: Sequence[psutil.Process]) -> set[str]:
-    """Listening sockets that another machine could reach."""
-    found = set()
-    for process in processes:
-        try:
-            for connection in process.net_connections("inet"):
-                address = ipaddress.ip_address(connection.laddr.ip)
-                address = getattr(address, "ipv4_mapped", None) or address
-                if connection.status == psutil.CONN_LISTEN and not address.is_loopback:
-                    found.add(f"{process.name()} on {connection.laddr.ip}:{connection.laddr.port}")
-        except psutil.Error:
-            continue
-    return found
 
 
 @dataclass
@@ -135,12 +110,7 @@ class FreshRun:
         self.trained_once(steps)
 
     def trained_once(self, steps: int = STEPS) -> None:
-        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        # Where a step appears twice, the last line is the valid one.
-        trained = {line["step"]: line["data/checksum"] for line in lines if "data/checksum" in line}
-        order = ProblemOrder(generate_problems(PROBLEMS, 1, "train"), seed=0)
-        expected = [crc32(" ".join(problem.id for problem in order.take(BATCH)).encode()) for _ in range(steps)]
-        assert [trained[step] for step in sorted(trained)] == expected, f"steps {sorted(trained)}"
+        check_trained_once(self.folder, PROBLEMS, BATCH, steps)
 
     def kill(self) -> None:
         """SIGKILL of the driver."""
@@ -169,7 +139,3 @@ class Scene:
         run = self.run()
         shutil.copytree(model / "run", run.folder)
         return run
-
-
-def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", **variables}

@@ -6,18 +6,14 @@ Not proved here: that the steps equal those of an undisturbed run (``tests/integ
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
 from pathlib import Path
-from zlib import crc32
 
 import pytest
 
-from longshort.data import ProblemOrder
-from longshort.playground import generate_problems
-from tests.killed_runs import kill, start, text_of
+from tests.killed_runs import check_trained_once, kill, start, text_of
 
 KILLS = int(os.environ.get("LONGSHORT_KILLS", "20"))
 # A start takes most of this, so both it and the steps are hit.
@@ -48,9 +44,4 @@ def test_a_run_that_is_killed_again_and_again_ends_and_trains_every_step_once(tm
         else:
             assert code == 0, text_of(tmp_path / "run.log")[-3000:]
     assert start(folder, "local", SETTINGS).wait() == 0, text_of(tmp_path / "run.log")[-3000:]
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    # Where a step appears twice, the last line is the valid one.
-    trained = {line["step"]: line["data/checksum"] for line in lines if "data/checksum" in line}
-    order = ProblemOrder(generate_problems(PROBLEMS, 1, "train"), seed=0)
-    expected = [crc32(" ".join(problem.id for problem in order.take(BATCH)).encode()) for _ in range(STEPS)]
-    assert [trained[step] for step in sorted(trained)] == expected
+    check_trained_once(folder, PROBLEMS, BATCH, STEPS)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import time
 from pathlib import Path
 
 import psutil
 
-from tests.killed_runs import GONE_S, RAYS_AGENTS, start, text_of
+from tests.killed_runs import GONE_S, RAYS_AGENTS, beyond_loopback, start, text_of
 
 SETTINGS = [
     "data.train_files=[playground:train:64:0]",
@@ -19,18 +18,6 @@ SETTINGS = [
     "actor_rollout_ref.rollout.n=4",
     "trainer.total_training_steps=1000",
 ]
-
-
-def beyond_loopback(processes: list[psutil.Process]) -> list[str]:
-    """Listening sockets that another machine could reach."""
-    found = []
-    for process in processes:
-        for connection in process.net_connections("inet"):
-            address = ipaddress.ip_address(connection.laddr.ip)
-            address = getattr(address, "ipv4_mapped", None) or address
-            if connection.status == psutil.CONN_LISTEN and not address.is_loopback:
-                found.append(f"{process.name()} on {connection.laddr.ip}:{connection.laddr.port}")
-    return found
 
 
 def test_a_run_listens_on_loopback_only_and_sigterm_ends_it_with_143_and_all_it_started(tmp_path: Path) -> None:

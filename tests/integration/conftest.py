@@ -12,6 +12,7 @@ import pytest_asyncio
 from longshort.config import build_config
 from longshort.display import Display
 from longshort.run import Run
+from tests.planted import PLANTED
 from workers.team import configure_environment
 
 # verl and vLLM read it when they are imported, which only happens below.
@@ -19,14 +20,6 @@ configure_environment("cpu")
 
 SHARED = Path(os.environ.get("LONGSHORT_SHARED", Path(__file__).parents[3] / "shared"))
 MATH500 = SHARED / "data" / "benchmarks" / "math500.json"
-
-
-# Values that must not be in anything that a run writes.
-PLANTED = {
-    "WANDB_API_KEY": "planted0wandb0key0123456789abcdef012345678",
-    "HF_TOKEN": "hf_planted0token0123456789",
-    "OPENAI_API_KEY": "sk-planted-openai-0123456789",
-}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from longshort.playground import generate_problems
-from tests.killed_runs import GONE_S, RAYS_AGENTS
+from tests.killed_runs import GONE_S, RAYS_AGENTS, engine_cores
 
 QUESTIONS = [problem.question for problem in generate_problems(8, 11, "test")]
 
@@ -36,8 +36,7 @@ class Served:
             return response.status, await response.json()
 
     def engines(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
+        return engine_cores(self.process.pid)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ from longshort.episode import View
 from longshort.generation import SamplingParams
 from longshort.policy import Policy, Sample
 from longshort.run import Run
+from tests.killed_runs import engine_cores
 from workers.errors import EngineDiedError
-from workers.naming import SOCKET_VARIABLE, run_id
+from workers.naming import run_id
 from workers.node_processes import on_every_node
 from workers.policy import RayPolicy
 from workers.stacks import stacks_here
@@ -163,12 +164,6 @@ async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run:
     assert json.loads((folder / "state.json").read_text()) == {"step": 3, "note": 1}
 
 
-def engine_cores(policy: str) -> list[psutil.Process]:
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    engines = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
-    return [engine for engine in engines if f"-{policy}-" in engine.environ().get(SOCKET_VARIABLE, "")]
-
-
 async def test_all_processes_show_where_they_stand(run: Run) -> None:
     found = on_every_node(stacks_here, run_id())
     names = sorted(name.rsplit(" ", 1)[0] for stacks in found.values() for name in stacks)
@@ -188,7 +183,7 @@ async def test_a_lost_engine_comes_back_with_the_weights_of_the_moment(
     lost = run.trainer.policies[policy]
     prompt, params = (5, 6, 7, 8), SamplingParams(max_tokens=12, temperature=0.0)
     before, restarts = await lost.generator.generate(prompt, params, "before"), lost.engine_restarts
-    for engine in (cores := engine_cores(policy)):
+    for engine in (cores := engine_cores(os.getpid(), policy)):
         engine.send_signal(signal_of)
     assert cores
     after = await lost.generator.generate(prompt, params, "after")
@@ -201,7 +196,7 @@ async def test_a_lost_engine_comes_back_with_the_weights_of_the_moment(
 async def test_a_step_whose_engine_dies_under_it_is_played_to_its_end(run: Run) -> None:
     step = asyncio.create_task(run.trainer.step(10))
     await asyncio.sleep(0.5)
-    for engine in engine_cores("short"):
+    for engine in engine_cores(os.getpid(), "short"):
         engine.send_signal(signal.SIGKILL)
     result = await step
     assert len(result.graded.episodes) == len(result.rewards["long"])
@@ -213,7 +208,7 @@ async def test_one_loss_more_than_is_allowed_ends_the_step_with_its_policys_name
     short = run.trainer.policies["short"]
     assert isinstance(short, RayPolicy)
     short.guard.restarts = short.guard.limits.max_engine_restarts
-    for engine in engine_cores("short"):
+    for engine in engine_cores(os.getpid(), "short"):
         engine.send_signal(signal.SIGKILL)
     with pytest.raises(EngineDiedError, match=r"'short' died: .*max_engine_restarts"):
         await run.trainer.step(11)
