@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = "launch/slurm.sh"
 SETTINGS = {"VENV": str(Path(sys.prefix)), "DEVICES": "1", "OBJECT_STORE": "200000000", "OMP_NUM_THREADS": "1"}
+GOING_ON = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING"}
 SHOW_CLUSTER = """
 import os, sys
 from pathlib import Path
@@ -58,6 +59,15 @@ def check_nothing_is_left(job: str) -> None:
     assert not Path(folder).exists()
 
 
+def wait_until(reached: Callable[[], bool], slurm: LocalSlurm, job: str, log: Path) -> None:
+    """While the job goes on."""
+    deadline = time.monotonic() + 300
+    while not reached():
+        assert slurm.fields(job)["JobState"] in GOING_ON, text_of(log)[-3000:]
+        assert time.monotonic() < deadline, text_of(log)[-3000:]
+        time.sleep(0.1)
+
+
 def test_every_node_joins_with_the_jobs_own_token_and_the_exit_code_comes_back(
     slurm: LocalSlurm, tmp_path: Path
 ) -> None:
@@ -84,11 +94,7 @@ def test_a_run_that_is_asked_to_stop_saves_requeues_itself_and_goes_on(slurm: Lo
         f"trainer.default_local_dir={folder}",
     ]
     job = slurm.submit(REPOSITORY, log, "--nodes=2", SCRIPT, "train", *overrides, **SETTINGS)
-    deadline = time.monotonic() + 200
-    while '"step": 1' not in text_of(folder / "metrics.jsonl"):
-        assert slurm.fields(job)["JobState"] in {"PENDING", "CONFIGURING", "RUNNING"}, text_of(log)[-3000:]
-        assert time.monotonic() < deadline, text_of(log)[-3000:]
-        time.sleep(0.1)
+    wait_until(lambda: '"step": 1' in text_of(folder / "metrics.jsonl"), slurm, job, log)
     # As --signal=B:USR1@… has it sent ahead of the time limit.
     subprocess.run(["scancel", "--batch", "--signal=USR1", job], env=slurm.environment, check=True)
     fields = slurm.wait(job, 300)
@@ -99,4 +105,36 @@ def test_a_run_that_is_asked_to_stop_saves_requeues_itself_and_goes_on(slurm: Lo
     lines = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(1, 7)), "no step is lost, and none is taken twice"
     assert sorted(steps_of(folder)) == lines
+    check_nothing_is_left(job)
+
+
+def test_ahead_of_its_time_limit_a_run_requeues_itself_and_goes_on_with_the_same_wandb_run(
+    slurm: LocalSlurm, tmp_path: Path
+) -> None:
+    folder, log = tmp_path / "run", tmp_path / "job.log"
+    overrides = [
+        "data.train_files=[playground:train:64:0]",
+        "data.val_files=[]",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.rollout.n=4",
+        "trainer.total_training_steps=1000",
+        "trainer.logger=[wandb]",
+        f"trainer.default_local_dir={folder}",
+    ]
+    # Slurm counts in minutes, and signals up to one of them early: 60 to 120 s after the start.
+    limits = ("--time=3", "--signal=B:USR1@60")
+    offline = {"WANDB_MODE": "offline", **SETTINGS}
+    job = slurm.submit(REPOSITORY, log, "--nodes=2", *limits, SCRIPT, "train", *overrides, **offline)
+    wait_until(lambda: "requeues itself" in text_of(log), slurm, job, log)
+    before = len(steps_of(folder))
+    wait_until(lambda: len(steps_of(folder)) > before, slurm, job, log)
+    subprocess.run(["scancel", job], env=slurm.environment, check=True)
+    fields = slurm.wait(job, 100)
+    assert (fields["JobState"], fields["Restarts"]) == ("CANCELLED", "1"), text_of(log)[-3000:]
+    lines = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(1, len(lines) + 1)), "no step is lost, and none is taken twice"
+    written = sorted((folder / "wandb").glob("offline-run-*"))
+    assert len(written) == 2
+    assert len({run.name.rpartition("-")[2] for run in written}) == 1, "they are one run of wandb"
     check_nothing_is_left(job)

@@ -1,0 +1,22 @@
+"""Some faults of ``python -m tests.faults`` on the real stack; ``make test-faults`` injects a hundred.
+
+Not proved here: faults of GPUs and of networks between hosts.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.timeout(900)
+def test_a_few_faults_at_random_moments_end_as_expected_and_leave_nothing_behind() -> None:
+    command = [sys.executable, "-m", "tests.faults", "--seed", "4", "--count", "6"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    expected = {"injected": 6, "as_expected": 6, "orphans": 0, "listening_beyond_loopback": 0, "secrets_found": 0}
+    assert (summary, done.returncode) == (expected, 0), done.stderr[-3000:]
