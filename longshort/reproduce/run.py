@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from longshort.coldstart.chunk import THOUGHTS
@@ -87,7 +87,7 @@ def _run(steps: Sequence[Step], root: Path, display: Display) -> None:
         command = command_of(step)
         if command in done:
             continue
-        display.stage(f"{number}/{len(steps)}: {step.name}")
+        display.stage(f"{number}/{len(steps)}: {step.name}{_left(steps, done)}")
         if step.scored is not None:
             _copy_scored(*step.scored)
         began, log = time.monotonic(), root / LOGS / f"{step.name.replace(' ', '_').replace(',', '')}.log"
@@ -99,6 +99,15 @@ def _run(steps: Sequence[Step], root: Path, display: Display) -> None:
         done[command] = time.monotonic() - began
         write_whole(file, json.dumps(done, indent=2))
     display.stage(f"all {len(steps)} steps took {duration(sum(done.values()))}")
+
+
+def _left(steps: Sequence[Step], done: Mapping[str, float]) -> str:
+    """The time that steps will still take, at the pace of those that are over."""
+    known = {command_of(step): step.seconds for step in steps if step.seconds}
+    expected = sum(known[command] for command in done if command in known)
+    pace = sum(done[command] for command in done if command in known) / expected if expected else 1.0
+    left = pace * sum(seconds for command, seconds in known.items() if command not in done)
+    return f" (about {duration(left)} left in all)" if left else ""
 
 
 def _copy_scored(source: Path, own: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +27,21 @@ class Step:
     Attributes:
         name: what it does.
         arguments: behind ``longshort``.
+        seconds: what it takes on 2 cores, about; 0 where that is not known.
         scored: folder of a cold start whose chains, thoughts and rollouts it begins with, and its own; None without.
     """
 
     name: str
     arguments: tuple[str, ...]
+    seconds: float = 0.0
     scored: tuple[Path, Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the playground's reproduction is: overrides of each part, and the ablations it has."""
+    """How large the playground's reproduction is: seconds and overrides of each part, and the ablations it has."""
 
+    seconds: Mapping[str, float]
     coldstart: tuple[str, ...] = ()
     evolution: tuple[str, ...] = ()
     thinkprune: tuple[str, ...] = ()
@@ -46,8 +49,9 @@ class Size:
     ablations: tuple[str, ...] = tuple(ABLATIONS)
 
 
-FULL = Size()
+FULL = Size(seconds={COLDSTART: 1040, "ablation": 490, EVOLUTION: 690, THINKPRUNE: 430, EVALUATION: 120})
 QUICK = Size(
+    seconds={COLDSTART: 400, "ablation": 200, EVOLUTION: 250, THINKPRUNE: 200, EVALUATION: 60},
     coldstart=("data.train_files=['playground:train:1200:7']",),
     evolution=(
         "trainer.total_training_steps=10",
@@ -65,18 +69,19 @@ def playground_steps(root: Path, quick: bool = False) -> list[Step]:
     """Everything on the playground, into folders below ``root``, in an order in which each finds what it needs."""
     size = QUICK if quick else FULL
     cold, evolution = root / COLDSTART, root / EVOLUTION
-    steps = [Step("cold start", ("coldstart", f"coldstart.folder={cold}", *size.coldstart))]
+    took = size.seconds
+    steps = [Step("cold start", ("coldstart", f"coldstart.folder={cold}", *size.coldstart), took[COLDSTART])]
     for name in size.ablations:
         own = root / name
         command = ("coldstart", f"coldstart.folder={own}", *size.coldstart, *ABLATIONS[name])
-        steps.append(Step(f"cold start, {name}", command, scored=(cold, own)))
+        steps.append(Step(f"cold start, {name}", command, took["ablation"], scored=(cold, own)))
     folder = "trainer.default_local_dir"
     evolve = ("--config-name", "evolution_playground", *_pair(cold), f"{folder}={evolution}", *size.evolution)
     prune = ("--config-name", "thinkprune_playground", f"{folder}={root / THINKPRUNE}", *size.thinkprune)
     steps += [
-        Step("evolution", ("train", *evolve)),
-        Step("export the pair", ("export", str(evolution), str(root / PAIR))),
-        Step("ThinkPrune", ("train", *prune)),
+        Step("evolution", ("train", *evolve), took[EVOLUTION]),
+        Step("export the pair", ("export", str(evolution), str(root / PAIR)), 10),
+        Step("ThinkPrune", ("train", *prune), took[THINKPRUNE]),
     ]
     played = {
         "reasoner": ("baseline_plain_playground", ()),
@@ -91,7 +96,7 @@ def playground_steps(root: Path, quick: bool = False) -> list[Step]:
     for name, (recipe, settings) in played.items():
         played_in = f"evaluation.folder={root / EVALUATION / name}"
         command = ("evaluate", "--config-name", recipe, *settings, played_in, *size.evaluate)
-        steps.append(Step(f"evaluate {name}", command))
+        steps.append(Step(f"evaluate {name}", command, took[EVALUATION]))
     return steps
 
 

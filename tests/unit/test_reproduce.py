@@ -103,3 +103,10 @@ def reproduced(root: Path, pair_tokens: float, random: float) -> None:
     }.items():
         average = {"pass@1": accuracy, "tokens": 50.0}
         write(f"evaluation/{name}", {"model": {}, "settings": {}, "benchmarks": {"a": average}, "average": average})
+
+
+def test_the_time_left_goes_by_the_pace_of_the_steps_that_are_over() -> None:
+    steps = [Step("a", ("a",), 100.0), Step("b", ("b",), 50.0), Step("unknown", ("c",))]
+    assert run._left(steps, {}) == " (about 2m30s left in all)"
+    assert run._left(steps, {"longshort a": 200.0}) == " (about 1m40s left in all)"
+    assert run._left(steps[2:], {}) == ""
