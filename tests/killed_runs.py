@@ -31,6 +31,14 @@ DETERMINISTIC = [
     "data.train_batch_size=2",
     "trainer.save_freq=1",
 ]
+# A run whose steps take a second or two.
+SMALL = [
+    "data.train_files=[playground:train:64:0]",
+    "data.val_files=[]",
+    "data.train_batch_size=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.rollout.n=4",
+]
 Moment = Callable[[Path], bool]
 
 

@@ -8,21 +8,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.killed_runs import GONE_S, RAYS_AGENTS, beyond_loopback, start, text_of
-
-SETTINGS = [
-    "data.train_files=[playground:train:64:0]",
-    "data.val_files=[]",
-    "data.train_batch_size=4",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-    "actor_rollout_ref.rollout.n=4",
-    "trainer.total_training_steps=1000",
-]
+from tests.killed_runs import GONE_S, RAYS_AGENTS, SMALL, beyond_loopback, start, text_of
 
 
 def test_a_run_listens_on_loopback_only_and_sigterm_ends_it_with_143_and_all_it_started(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run = start(folder, "local", SETTINGS)
+    run = start(folder, "local", [*SMALL, "trainer.total_training_steps=1000"])
     deadline = time.monotonic() + 200
     while '"step": 2' not in text_of(folder / "metrics.jsonl"):
         assert run.poll() is None and time.monotonic() < deadline, text_of(tmp_path / "run.log")[-3000:]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.killed_runs import text_of
+from tests.killed_runs import SMALL, text_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -86,11 +86,7 @@ def test_a_job_is_stopped_and_the_same_command_goes_on_to_the_end(cluster: dict[
     folder = tmp_path / "run"
     arguments = [
         "train",
-        "data.train_files=[playground:train:64:0]",
-        "data.val_files=[]",
-        "data.train_batch_size=4",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "actor_rollout_ref.rollout.n=4",
+        *SMALL,
         "trainer.total_training_steps=6",
         "trainer.save_freq=1",
         f"trainer.default_local_dir={folder}",

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.killed_runs import steps_of, text_of
+from tests.killed_runs import SMALL, steps_of, text_of
 from tests.local_slurm import LocalSlurm, local_slurm, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -85,11 +85,7 @@ def test_every_node_joins_with_the_jobs_own_token_and_the_exit_code_comes_back(
 def test_a_run_that_is_asked_to_stop_saves_requeues_itself_and_goes_on(slurm: LocalSlurm, tmp_path: Path) -> None:
     folder, log = tmp_path / "run", tmp_path / "job.log"
     overrides = [
-        "data.train_files=[playground:train:64:0]",
-        "data.val_files=[]",
-        "data.train_batch_size=4",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "actor_rollout_ref.rollout.n=4",
+        *SMALL,
         "trainer.total_training_steps=6",
         f"trainer.default_local_dir={folder}",
     ]
@@ -113,11 +109,7 @@ def test_ahead_of_its_time_limit_a_run_requeues_itself_and_goes_on_with_the_same
 ) -> None:
     folder, log = tmp_path / "run", tmp_path / "job.log"
     overrides = [
-        "data.train_files=[playground:train:64:0]",
-        "data.val_files=[]",
-        "data.train_batch_size=4",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "actor_rollout_ref.rollout.n=4",
+        *SMALL,
         "trainer.total_training_steps=1000",
         "trainer.logger=[wandb]",
         f"trainer.default_local_dir={folder}",
