@@ -4,46 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from longshort.chains import Block
 from longshort.episode import Problem
 from longshort.generation import Generator, SamplingParams
 from longshort.thoughts.asking import ask
+from longshort.thoughts.asking_blocks import blocks_request, blocks_schema
 from longshort.thoughts.chunk import SHORT_TAIL, Chunking, UnfinishedError, parse_blocks, repaired, thoughts_of
 from longshort.thoughts.rules import RuleLimits, chunk_by_rules
 
 SYSTEM = "You read how someone thought about a mathematical problem and say which parts the thinking has."
-REQUEST = """\
-Here are a problem and the thinking of someone who solves it, cut into {count} numbered steps. Divide the steps into \
-blocks. A block is a run of steps with one purpose, for example: understanding the problem, making a plan, one line of \
-derivation, trying another way, checking a result, stating the answer. Prefer a few large blocks to many small ones, \
-and name the purpose of each in a few general words.
-
-Problem:
-{question}
-
-Steps:
-{steps}
-
-Answer with JSON only, with the blocks in order:
-{{"block 1": {{"start": 1, "end": 4, "block type": "problem understanding"}}, "block 2": {{…}}, …}}
-"start" and "end" are numbers of steps, both inclusive. The first block starts at step 1, each further block starts at \
-the step after the end of the one before it, and the last block ends at step {count}."""
-
-BLOCKS_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "additionalProperties": {
-        "type": "object",
-        "properties": {
-            "start": {"type": "integer"},
-            "end": {"type": "integer"},
-            "block type": {"type": "string"},
-        },
-        "required": ["start", "end", "block type"],
-        "additionalProperties": False,
-    },
-}
+REQUEST = blocks_request(
+    "Here are a problem and the thinking of someone who solves it, cut into {count} numbered steps. Divide the steps "
+    "into blocks. A block is a run of steps with one purpose, for example: understanding the problem, making a plan, "
+    "one line of derivation, trying another way, checking a result, stating the answer. Prefer a few large blocks to "
+    "many small ones, and name the purpose of each in a few general words.",
+    example="problem understanding",
+)
+BLOCKS_SCHEMA = blocks_schema()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from longshort.generation import Generator, SamplingParams
 from longshort.protocol import TAGS
 from longshort.stages import Record
 from longshort.thoughts.asking import ask
+from longshort.thoughts.asking_blocks import blocks_request, blocks_schema
 from longshort.thoughts.chunk import parse_blocks
 from longshort.thoughts.steps import split_steps
 
@@ -30,35 +31,12 @@ PHASES: Mapping[str, str] = {
     "finalising": "draws the conclusion, states the answer",
 }
 SYSTEM = "You read how someone solved a mathematical problem and say what each part of the reasoning does."
-REQUEST = """\
-Here are a problem and the reasoning about it, cut into {count} numbered steps. Divide the steps into blocks, runs of \
-steps that do the same, and give each block one of these ten types:
-{phases}
-
-Problem:
-{question}
-
-Steps:
-{steps}
-
-Answer with JSON only, with the blocks in order:
-{{"block 1": {{"start": 1, "end": 4, "block type": "understanding"}}, "block 2": {{…}}, …}}
-"start" and "end" are numbers of steps, both inclusive. The first block starts at step 1, each further block starts at \
-the step after the end of the one before it, and the last block ends at step {count}."""
-
-PHASES_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "additionalProperties": {
-        "type": "object",
-        "properties": {
-            "start": {"type": "integer"},
-            "end": {"type": "integer"},
-            "block type": {"type": "string", "enum": list(PHASES)},
-        },
-        "required": ["start", "end", "block type"],
-        "additionalProperties": False,
-    },
-}
+REQUEST = blocks_request(
+    "Here are a problem and the reasoning about it, cut into {count} numbered steps. Divide the steps into blocks, "
+    "runs of steps that do the same, and give each block one of these ten types:\n{phases}",
+    example="understanding",
+)
+PHASES_SCHEMA = blocks_schema(list(PHASES))
 
 
 @dataclass(frozen=True, slots=True)
