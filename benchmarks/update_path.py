@@ -162,7 +162,7 @@ async def on_a_worker(episodes: int, rounds: int) -> dict[str, Any]:
     """The row of the ratio."""
     policy = make_policy(episodes)
     try:
-        policy.start_workers()
+        await policy.start_workers()
         batch = graded(written_episodes(episodes // SAMPLES, lambda text: tuple(policy.tokenizer.encode(text))))
         trainer = make_trainer(policy, SETTINGS)
         # Once for the tensors, and because a first call is slow.

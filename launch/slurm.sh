@@ -218,6 +218,8 @@ driver_command "${program[@]}" "$@"
 if ! $stopping; then
     "${command[@]}" </dev/null &
     driver=$!
+    # Asked meanwhile, when there was nobody to pass it on to.
+    if $stopping; then kill -USR1 "$driver" 2>/dev/null || true; fi
 fi
 
 # wait returns when a signal is handled, so it is asked again until the driver is gone.

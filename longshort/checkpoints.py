@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -31,15 +32,17 @@ class DamagedCheckpointError(RuntimeError):
     """A checkpoint that is needed is not what was written."""
 
 
-def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
+async def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
     """Write the checkpoint of ``step`` and return its folder; all policies of a step are one unit.
 
     Raises:
         SaveFailedError: the disk refuses.
     """
     try:
-        return _save(run, step, policies, state)
+        return await _save(run, step, policies, state)
     except OSError as error:
+        # What is half written would keep a full disk full.
+        shutil.rmtree(_partial(run, step), ignore_errors=True)
         reason = error.strerror or str(error).strip().splitlines()[-1]
         newest = latest(run)
         raise SaveFailedError(
@@ -48,16 +51,23 @@ def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]
         ) from error
 
 
-def _save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
+def _partial(run: Path, step: int) -> Path:
+    return run / f".{folder_of(run, step).name}.partial"
+
+
+async def _save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
     target = folder_of(run, step)
-    partial, replaced = run / f".{target.name}.partial", run / f".{target.name}.replaced"
+    partial, replaced = _partial(run, step), run / f".{target.name}.replaced"
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    for policy in policies:
-        policy.save((partial / policy.name).absolute())
+    saves = [policy.save((partial / policy.name).absolute()) for policy in policies]
+    for failure in await asyncio.gather(*saves, return_exceptions=True):
+        # All have come to their end before the folder is given up.
+        if failure is not None:
+            raise failure
     (partial / STATE).write_text(json.dumps({"step": step, **state}))
-    manifest.write(partial)
+    await asyncio.to_thread(manifest.write, partial)
     if target.exists():
         target.rename(replaced)
     partial.rename(target)
@@ -122,7 +132,7 @@ def require(folder: Path, checksums: bool = False) -> None:
         )
 
 
-def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
+async def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
     """Restore every policy and return the rest of the state.
 
     Raises:
@@ -139,7 +149,7 @@ def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
             "use the run's former `train`, or another trainer.default_local_dir"
         )
     for policy in policies:
-        policy.load((folder / policy.name).absolute())
+        await policy.load((folder / policy.name).absolute())
     state: dict[str, Any] = json.loads((folder / STATE).read_text())
     return state
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ FAILURES = (
     *(PolicyFailedError, RewardFailureError, NonFiniteUpdateError),
     *(ItemsFailedError, SaveFailedError, DamagedCheckpointError, commands.UnfitError, StepFailedError),
 )
+DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # sysexits.h: try again later.
 STOPPED_EARLY = 75
 COLDSTART = "coldstart_playground"
@@ -52,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except FAILURES as error:
         sys.stderr.write(hide("\n".join([f"longshort: {error}", *getattr(error, "__notes__", [])]) + "\n"))
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:
+            raise
+        sys.stderr.write(hide(f"longshort: the disk refuses ({error}); make room and start the same command again\n"))
         return 1
     except StoppedEarlyError as error:
         sys.stderr.write(f"longshort: {error}\n")

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from omegaconf import DictConfig
 
 from longshort.episode import Episode, Problem
 from longshort.extern import load_object
 from longshort.grading import Grade
+from longshort.threads import in_thread
 
 # What grades an answered episode in place of mathematics.
 OwnGrading = Callable[[Episode], Awaitable[Grade]]
@@ -60,7 +58,7 @@ class CustomReward:
         )
         try:
             async with self._room:
-                done, _ = await asyncio.wait([answer := _in_thread(call)], timeout=self.timeout_s)
+                done, _ = await asyncio.wait([answer := in_thread(call, "reward")], timeout=self.timeout_s)
             if not done:
                 return self._failed(episode, f"took longer than reward.function_timeout_s={self.timeout_s:g}")
             result = answer.result()
@@ -74,28 +72,6 @@ class CustomReward:
 
     def _failed(self, episode: Episode, reason: str) -> Grade:
         return Grade(False, None, f"{self.where} {reason}, for episode {episode.problem.id}/{episode.sample}")
-
-
-def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
-    """What ``call`` returns; unlike those of an executor, its thread is not waited for when the process ends."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Any] = loop.create_future()
-
-    def work() -> None:
-        try:
-            result, failure = call(), None
-        except Exception as error:  # it is the caller's to handle
-            result, failure = None, error
-        # Nobody may be there any more.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, result, failure)
-
-    def tell(result: Any, failure: Exception | None) -> None:
-        if not answer.done():
-            answer.set_result(result) if failure is None else answer.set_exception(failure)
-
-    threading.Thread(target=work, name="reward", daemon=True).start()
-    return answer
 
 
 @dataclass(frozen=True)

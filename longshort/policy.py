@@ -89,14 +89,14 @@ class Policy(Protocol):
         """Undo :meth:`sleep` for a policy that does not learn; one that learns wakes with its new weights."""
         ...
 
-    def save(self, folder: Path) -> None:
+    async def save(self, folder: Path) -> None:
         """Write weights as a Hugging Face folder and everything that resuming needs."""
         ...
 
-    def load(self, folder: Path) -> None:
+    async def load(self, folder: Path) -> None:
         """Restore what :meth:`save` wrote."""
         ...
 
-    def load_weights(self, folder: Path) -> None:
+    async def load_weights(self, folder: Path) -> None:
         """Restore the weights alone."""
         ...

@@ -200,7 +200,7 @@ class Run:
             stops = alarm is not None and alarm.action == "stop"
             needed = (stops or step == each.last) and len(self.rounds) > 1
             if each.is_due(settings.save_freq, step) or needed or self.stop.made:
-                self._save(each, state)
+                await self._save(each, state)
             if alarm is not None and stops:
                 return "; ".join(alarm.signs)
         return None
@@ -230,7 +230,7 @@ class Run:
                 measured[each.validation] = _candidate(0, metrics)
         if comparing:
             # A round that keeps none of its checkpoints goes back to these weights.
-            checkpoints.save(self.folder, 0, self.learners, self._state(self.rounds[0], state))
+            await checkpoints.save(self.folder, 0, self.learners, self._state(self.rounds[0], state))
             state.weights = {policy.name: 0 for policy in self.learners}
         baselines = {each.name: measured[each.validation] for each in comparing}
         state.record = replace(record, began=True, baselines=baselines)
@@ -283,7 +283,7 @@ class Run:
         """Give policies the weights of these steps, in workers and engines."""
         async with self._engines_asleep():
             for policy in policies:
-                self._load(policy, weights[policy.name], with_optimizer)
+                await self._load(policy, weights[policy.name], with_optimizer)
 
     @asynccontextmanager
     async def _engines_asleep(self) -> AsyncIterator[None]:
@@ -297,7 +297,7 @@ class Run:
         for policy in policies:
             await policy.wake_up()
 
-    def _load(self, policy: Policy, step: int | None, with_optimizer: bool) -> None:
+    async def _load(self, policy: Policy, step: int | None, with_optimizer: bool) -> None:
         """A policy as the checkpoint of ``step`` has it; None: what the run began with, which it has at its start."""
         if step is None:
             return
@@ -305,9 +305,9 @@ class Run:
         checkpoints.require(checkpoint)
         folder = (checkpoint / policy.name).absolute()
         if with_optimizer:
-            policy.load(folder)
+            await policy.load(folder)
         else:
-            policy.load_weights(folder)
+            await policy.load_weights(folder)
 
     def _carries_optimizer(self, number: int) -> bool:
         return number < len(self.rounds) and "optimizer" in self.rounds[number].config.carry
@@ -323,8 +323,8 @@ class Run:
         # The reasoner was measured for this run, before it.
         Record(reasoner=Record.load(self.folder).reasoner).save(self.folder)
 
-    def _save(self, each: Round, state: _State) -> None:
-        checkpoints.save(self.folder, state.step, each.trainer.learners, self._state(each, state))
+    async def _save(self, each: Round, state: _State) -> None:
+        await checkpoints.save(self.folder, state.step, each.trainer.learners, self._state(each, state))
         self._remove_old(state)
 
     def _remove_old(self, state: _State) -> None:
@@ -398,14 +398,14 @@ class Run:
         for policy in self.learners:
             reference, optimizer = (self._origin(policy, number, what) for what in ("reference", "optimizer"))
             weights = _weights_before(state.record, reference, self.learners)
-            self._load(policy, weights[policy.name], with_optimizer=False)
+            await self._load(policy, weights[policy.name], with_optimizer=False)
             # First what an earlier round's start gave it, then whether it learns in this one.
             await policy.begin_round(True, _optimizer(self.rounds[optimizer], policy), ())
             await policy.begin_round(policy in each.trainer.learners, {}, CARRIED)
             if not (within and policy in each.trainer.learners):
-                self._load(policy, state.weights[policy.name], self._carries_optimizer(number))
+                await self._load(policy, state.weights[policy.name], self._carries_optimizer(number))
         if within:
-            checkpoints.load(newest, each.trainer.learners)
+            await checkpoints.load(newest, each.trainer.learners)
             state.candidates = [Candidate(**candidate) for candidate in saved["candidates"]]
             each.guard.load_state_dict(saved["guard"])
             each.trainer.mu_scale = each.guard.mu_scale

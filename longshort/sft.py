@@ -187,12 +187,12 @@ class _PolicyRun:
         done = 0
         if newest is not None:
             self.steps.display.stage(f"resuming from {newest}")
-            state = await asyncio.to_thread(checkpoints.load, newest, [self.policy])
+            state = await checkpoints.load(newest, [self.policy])
             done, self.losses = state["step"], {int(step): loss for step, loss in state["losses"].items()}
             self.steps.done += done
         log = MetricsLog(self.folder / METRICS)
 
-        def on_step(step: int, metrics: dict[str, float]) -> None:
+        async def on_step(step: int, metrics: dict[str, float]) -> None:
             log.log(step, metrics)
             for tracker in self.trackers:
                 tracker.log(step, {f"{self.policy.name}/{name}": value for name, value in metrics.items()})
@@ -201,16 +201,16 @@ class _PolicyRun:
                 self.losses[step] = metrics["val/loss"]
             last = step == self.schedule.steps
             if last or "val/loss" in metrics or (settings.save_freq > 0 and step % settings.save_freq == 0):
-                self._save(step)
+                await self._save(step)
 
         await fit(self.policy, training, validation, self.schedule, done + 1, settings.test_freq, on_step)
 
     def _tell(self, sentence: str) -> None:
         self.steps.display.table(f"resuming {self.policy.name}", ("",), [(sentence,)])
 
-    def _save(self, step: int) -> None:
+    async def _save(self, step: int) -> None:
         """Keep this checkpoint and the best one."""
-        saved = checkpoints.save(self.folder, step, [self.policy], {"losses": self.losses})
+        saved = await checkpoints.save(self.folder, step, [self.policy], {"losses": self.losses})
         best = min(self.losses, key=lambda step: (self.losses[step], step)) if self.losses else step
         kept = checkpoints.folder_of(self.folder, best)
         _point(self.folder / BEST, kept)

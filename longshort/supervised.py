@@ -11,7 +11,7 @@ offloading, dynamic batches, checkpoints.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -74,7 +74,7 @@ async def fit(
     schedule: Schedule,
     first: int,
     test_freq: int,
-    on_step: Callable[[int, dict[str, float]], None],
+    on_step: Callable[[int, dict[str, float]], Awaitable[None]],
 ) -> None:
     """Train ``policy`` from step ``first`` to the schedule's end; ``on_step`` gets every step's metrics.
 
@@ -86,4 +86,4 @@ async def fit(
         due = step == schedule.steps or (test_freq > 0 and step % test_freq == 0)
         if validation and due:
             metrics["val/loss"] = await validation_loss(policy, validation)
-        on_step(step, metrics)
+        await on_step(step, metrics)

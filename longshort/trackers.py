@@ -109,7 +109,7 @@ class TensorboardTracker:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / "tensorboard"))
-        stack.callback(self._writer.close)
+        stack.callback(self._close)
 
     def begin_round(self, number: int, name: str) -> None:
         """Steps are counted through all rounds, so one curve shows them."""
@@ -121,6 +121,13 @@ class TensorboardTracker:
     def transcripts(self, step: int, shown: Mapping[str, str]) -> None:
         for name, conversation in shown.items():
             self._writer.add_text(f"transcripts/{name}", conversation, step)
+
+    def _close(self) -> None:
+        try:
+            self._writer.close()
+        except OSError as error:
+            # It must not take the place of what ended the run; the metrics are in the run's own log.
+            log.warning("the last figures for tensorboard could not be written: %s", error)
 
 
 def wants_wandb() -> bool:

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
@@ -63,34 +64,81 @@ def start(
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL of the driver; all that it started has to be gone soon after."""
-    started = {child: child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+    started = children_of(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    ours = [child for child, name in started.items() if name.strip() not in RAYS_AGENTS]
-    _, alive = psutil.wait_procs(ours, timeout=GONE_S)
-    assert not alive, f"left behind: {[started[child] for child in alive]}"
+    left = left_behind(started)
+    assert not left, f"left behind: {left}"
 
 
-def beyond_loopback(processes: Sequence[psutil.Process]) -> set[str]:
+def name_of(process: psutil.Process) -> str:
+    """Empty where it has just ended."""
+    try:
+        return process.name().strip()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def children_of(pid: int) -> dict[psutil.Process, str]:
+    """All that ``pid`` started and what that started, by name; empty where it has ended."""
+    try:
+        return {child: name_of(child) for child in psutil.Process(pid).children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return {}
+
+
+def still_alive(processes: Iterable[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Those that have not ended by then, whether anybody has asked for their exit code or not."""
+    deadline, alive = time.monotonic() + within_s, list(processes)
+    while (alive := [each for each in alive if _lives(each)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return alive
+
+
+def left_behind(started: Mapping[psutil.Process, str], within_s: float = GONE_S) -> list[str]:
+    """Names of those that have not ended by then, Ray's agents left out; they are killed."""
+    names = []
+    for process in still_alive([each for each, name in started.items() if name not in RAYS_AGENTS], within_s):
+        # An agent may not have had its name yet.
+        if (name := name_of(process)) and name not in RAYS_AGENTS:
+            names.append(name)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    return names
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def beyond_loopback(processes: Iterable[psutil.Process]) -> set[str]:
     """Listening sockets that another machine could reach."""
     found = set()
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             for connection in process.net_connections("inet"):
+                if connection.status != psutil.CONN_LISTEN:
+                    continue
                 address = ipaddress.ip_address(connection.laddr.ip)
                 address = getattr(address, "ipv4_mapped", None) or address
-                if connection.status == psutil.CONN_LISTEN and not address.is_loopback:
-                    found.add(f"{process.name()} on {connection.laddr.ip}:{connection.laddr.port}")
-        except psutil.NoSuchProcess:
-            continue
+                if not address.is_loopback:
+                    found.add(f"{name_of(process)} on {connection.laddr.ip}:{connection.laddr.port}")
     return found
 
 
 def engine_cores(pid: int, policy: str = "") -> list[psutil.Process]:
     """The processes of vLLM's cores that ``pid`` has started, all or one policy's."""
-    children = psutil.Process(pid).children(recursive=True)
-    engines = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
-    return [e for e in engines if not policy or f"-{policy}-" in e.environ().get(SOCKET_VARIABLE, "")]
+    found = []
+    for child, name in children_of(pid).items():
+        with suppress(psutil.NoSuchProcess):
+            if "EngineCore" not in " ".join([name, *child.cmdline()]):
+                continue
+            if not policy or f"-{policy}-" in child.environ().get(SOCKET_VARIABLE, ""):
+                found.append(child)
+    return found
 
 
 def check_trained_once(folder: Path, problems: int, batch: int, steps: int) -> None:

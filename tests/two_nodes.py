@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.killed_runs import text_of
+import psutil
+
+from tests.killed_runs import name_of, text_of
 
 # The same name on both, as GLOO_SOCKET_IFNAME wants it.
 CABLE = "cable"
 PORT = 6379
+# For Ray's head to listen, and for a node's processes to end.
+STARTED_S, ENDED_S = 90.0, 30.0
 
 
 def why_not() -> str | None:
@@ -42,6 +47,14 @@ class TwoNodes:
     def within(self, node: int, command: Sequence[str]) -> list[str]:
         """The command, in a node's namespace."""
         return ["ip", "netns", "exec", self.names[node], *command]
+
+    def processes(self, node: int) -> list[str]:
+        """Names of the processes of a node."""
+        names = []
+        for pid in _pids(self.names[node]):
+            with suppress(psutil.NoSuchProcess):
+                names.append(name_of(psutil.Process(pid)))
+        return names
 
     def lose(self, node: int) -> None:
         """The node is gone at once, with all its processes."""
@@ -90,26 +103,47 @@ def two_nodes(devices: int = 1) -> Iterator[TwoNodes]:
             with (temp / f"log-{number}").open("w") as log:
                 command = ["ip", "netns", "exec", name, *ray]
                 parts.append(subprocess.Popen(command, env=joining, stdout=log, stderr=log))
-            time.sleep(5 if number == 0 else 0)
+            if number == 0:
+                _wait_for_head(name, address, parts[0], temp / "log-0")
         nodes = TwoNodes((names[0], names[1]), environment)
         waiting = [sys.executable, "-m", "workers.cluster", "--timeout", "120", "node-0", "node-1"]
-        there = subprocess.run(nodes.within(0, waiting), env=environment, capture_output=True, text=True)
+        there = subprocess.run(nodes.within(0, waiting), env=environment, capture_output=True, text=True, timeout=240)
         assert there.returncode == 0, there.stderr + text_of(temp / "log-0") + text_of(temp / "log-1")
         yield nodes
     finally:
         for name in names:
             _end_all_in(name)
         for part in parts:
-            part.wait(60)
+            part.kill()
+            part.wait()
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _end_all_in(namespace: str) -> None:
+def _wait_for_head(namespace: str, address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    probe = f"import socket; socket.create_connection(({address!r}, {PORT}), 2).close()"
+    deadline = time.monotonic() + STARTED_S
+    while subprocess.run(
+        ["ip", "netns", "exec", namespace, sys.executable, "-c", probe], capture_output=True
+    ).returncode:
+        assert head.poll() is None and time.monotonic() < deadline, f"no head: {text_of(log)}"
+        time.sleep(0.2)
+
+
+def _pids(namespace: str) -> list[int]:
     found = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
-    for pid in found.stdout.split():
-        subprocess.run(["kill", "-KILL", pid], check=False, capture_output=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def _end_all_in(namespace: str) -> None:
+    """Again and again, as what is about to end may start something."""
+    deadline = time.monotonic() + ENDED_S
+    while (pids := _pids(namespace)) and time.monotonic() < deadline:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def _ip(*arguments: str) -> None:

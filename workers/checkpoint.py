@@ -18,7 +18,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -39,7 +41,14 @@ OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True, cpu_offload=True)
 
 def save(engine: Any, folder: str) -> None:
     """Write the engine's policy into ``folder``; every rank calls it. Raises ``OSError`` where the disk refuses."""
-    target = Path(folder)
+    try:
+        _save(engine, Path(folder))
+    except (SafetensorError, CheckpointException) as error:
+        # Neither says what the disk said but in its text.
+        raise OSError(" ".join(str(error).split())[-300:]) from None
+
+
+def _save(engine: Any, target: Path) -> None:
     # Gathering is collective, so every rank walks through the weights; only the first keeps them.
     gathered = {name: tensor for name, tensor in _whole_weights(engine) if dist.get_rank() == 0}
     if dist.get_rank() == 0:

@@ -29,6 +29,7 @@ class FaultLimits:
 
     engine_timeout_s: float = 20.0
     progress_timeout_s: float = 3600.0
+    transition_timeout_s: float = 1800.0
     max_engine_restarts: int = 3
 
 
@@ -114,17 +115,20 @@ class EngineGuard:
     async def together(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do what all engines have a part in, as taking new weights.
 
-        They may take their time for it, and none is started again meanwhile.
+        They may take ``transition_timeout_s`` for it, and none is started again meanwhile.
 
         Raises:
-            EngineDiedError: an engine died over it.
+            EngineDiedError: an engine died or hangs over it.
         """
         await self.settled()
         self._together += 1
         task = asyncio.ensure_future(work())
         try:
             either: list[asyncio.Future[Any]] = [task, self._failed]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            limit = self.limits.transition_timeout_s
+            done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=limit)
+            if not done:
+                self._fail(f"new weights, sleep or waking took longer than faults.transition_timeout_s={limit:g}")
             if task.done() and task.exception() is not None:
                 # Who works with an engine that dies fails of it; the engine is to be named.
                 await self._look_at_all()
@@ -133,6 +137,11 @@ class EngineGuard:
         finally:
             self._together -= 1
             task.cancel()
+
+    @property
+    def lost(self) -> bool:
+        """Whether an engine is gone for good, or on its way back."""
+        return self._failed.done() or bool(self._restarting)
 
     def close(self) -> None:
         """Look no more, and start nothing again: what ends from now on is meant to."""
@@ -151,7 +160,10 @@ class EngineGuard:
     async def _look_again_and_again(self) -> None:
         while not self._failed.done():
             await asyncio.sleep(self.limits.engine_timeout_s / LOOKS)
-            await self._look_at_all()
+            try:
+                await self._look_at_all()
+            except Exception as error:  # nobody else would see what it is
+                self._fail(f"it could not be looked after ({type(error).__name__}: {error})")
 
     async def _look_at_all(self) -> None:
         await asyncio.gather(*[self._look(number) for number in self.alive()])
@@ -185,9 +197,10 @@ class EngineGuard:
     async def _start_again(self, number: int, cause: str) -> None:
         began = time.monotonic()
         try:
-            await self._restart(number)
+            await asyncio.wait_for(self._restart(number), self.limits.transition_timeout_s)
         except Exception as error:
-            self._fail(f"{cause}; it could not be started again: {' '.join(str(error).split())[:300]}")
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            self._fail(f"{cause}; it could not be started again: {reason}")
         else:
             log.warning("engine %d of policy %r is back after %.0f s", number, self.policy, time.monotonic() - began)
         del self._restarting[number]

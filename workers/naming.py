@@ -11,6 +11,8 @@ import ray
 
 SERVER_PREFIX = "longshort_"
 SOCKET_VARIABLE = "LONGSHORT_WEIGHT_SOCKET"
+# Of threads of the driver that wait for Ray.
+RAY_CALLS = "Ray:"
 
 
 def server_prefix(policy: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -34,17 +34,17 @@ def on_every_node(work: Callable[..., Result], *arguments: Any) -> dict[str, Res
     return dict(zip(asked, ray.get(list(asked.values()), timeout=ANSWER_S), strict=True))
 
 
-def end_processes(variable: str, value: str) -> None:
-    """SIGKILL of every process of this user that was started with this environment variable, on any node.
+def end_processes(variable: str, values: Collection[str]) -> None:
+    """SIGKILL of every process of this user that was started with one of these values of a variable, on any node.
 
     A child whose parent died cannot be found by it any more; what it was started with stays.
     """
-    on_every_node(_end_here, variable, value)
+    on_every_node(_end_here, variable, list(values))
 
 
-def _end_here(variable: str, value: str) -> None:
+def _end_here(variable: str, values: Collection[str]) -> None:
     for process in psutil.process_iter():
         # One that is gone, or another user's.
         with suppress(psutil.Error):
-            if process.uids().real == os.getuid() and process.environ().get(variable) == value:
+            if process.uids().real == os.getuid() and process.environ().get(variable) in values:
                 process.send_signal(signal.SIGKILL)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from omegaconf import DictConfig, OmegaConf
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 from tensordict import TensorDict
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
 from verl.utils import tensordict_utils as tu
@@ -18,11 +18,16 @@ from verl.utils.device import get_device_name
 from longshort.episode import View
 from longshort.generation import Tokenizer
 from longshort.policy import Sample, TokenScores
+from longshort.threads import in_thread
 from workers import rollout
 from workers.actor import PolicyWorker
 from workers.batch import filler_view, pad_to_multiple, response_rows, sample_batch, view_batch
 from workers.engine_guard import EngineGuard, FaultLimits
 from workers.errors import WorkerDiedError
+from workers.naming import RAY_CALLS, SOCKET_VARIABLE
+from workers.node_processes import end_processes
+
+Result = TypeVar("Result")
 
 
 class RayPolicy:
@@ -72,10 +77,13 @@ class RayPolicy:
         self.generator: rollout.VLLMGenerator
         self._guard: EngineGuard | None = None
 
-    def start_workers(self, generates: bool = True) -> None:
+    async def start_workers(self, generates: bool = True) -> None:
         """Create the training workers and load their weights; a frozen policy has none.
 
         ``generates``: whether engines will follow, which the workers then send their weights to.
+
+        Raises:
+            WorkerDiedError: one of them ended.
         """
         if not self.trainable:
             return
@@ -83,14 +91,16 @@ class RayPolicy:
         if self._uses_reference and not self._is_lora:
             assert generates, "a reference belongs to reinforcement learning"
             role = "actor_rollout_ref"
-        workers = RayWorkerGroup(
-            resource_pool=self._pool,
-            ray_cls_with_init=RayClassWithInitArgs(ray.remote(PolicyWorker), config=self.config, role=role),
-            name_prefix=self.name,
-            device_name=get_device_name(),
+        created = RayClassWithInitArgs(ray.remote(PolicyWorker), config=self.config, role=role)
+        self._workers = await self._ask(
+            lambda: RayWorkerGroup(
+                resource_pool=self._pool,
+                ray_cls_with_init=created,
+                name_prefix=self.name,
+                device_name=get_device_name(),
+            )
         )
-        self._workers = workers
-        workers.init_model()
+        await self._call("init_model")
 
     async def start_engines(self) -> None:
         """Launch the vLLM replicas, and let them sleep until they get their weights, where they share devices."""
@@ -118,9 +128,15 @@ class RayPolicy:
         return self.guard.restarts
 
     def close(self) -> None:
-        """Look after the engines no more: they are about to be taken down."""
+        """End what takes part in calls that nobody waits for any more, and engines that hang; the rest is Ray's."""
         if self._guard is not None:
             self._guard.close()
+        for worker in self._workers.workers if self._workers is not None else ():
+            ray.kill(worker)
+        if self._guard is not None and self._guard.lost:
+            for replica in self._replicas:
+                replica.kill()
+            end_processes(SOCKET_VARIABLE, [replica.socket for replica in self._replicas])
 
     async def _restart_engine(self, number: int) -> None:
         if self._asleep:
@@ -196,17 +212,14 @@ class RayPolicy:
             await self.guard.together(lambda: asyncio.gather(*[replica.wake_up() for replica in self._replicas]))
             self._asleep = False
 
-    def save(self, folder: Path) -> None:
-        assert self._workers is not None, f"policy {self.name} is frozen"
-        self._workers.save_policy(str(folder))
+    async def save(self, folder: Path) -> None:
+        await self._call("save_policy", str(folder))
 
-    def load(self, folder: Path) -> None:
-        assert self._workers is not None, f"policy {self.name} is frozen"
-        self._workers.load_policy(str(folder))
+    async def load(self, folder: Path) -> None:
+        await self._call("load_policy", str(folder))
 
-    def load_weights(self, folder: Path) -> None:
-        assert self._workers is not None, f"policy {self.name} is frozen"
-        self._workers.load_weights(str(folder))
+    async def load_weights(self, folder: Path) -> None:
+        await self._call("load_weights", str(folder))
 
     def _inference_batch(self, views: Sequence[View], **settings: Any) -> TensorDict:
         rows = [*views, *[filler_view(views[0])] * (-len(views) % self._pool.world_size)]
@@ -221,12 +234,17 @@ class RayPolicy:
     async def _call(self, method: str, *args: Any) -> Any:
         """Run a worker-group method without blocking other coroutines."""
         assert self._workers is not None, f"policy {self.name} is frozen"
+        async with self._calls:
+            output = await self._ask(lambda: _get(getattr(self._workers, method), *args))
+        self._beat()
+        return output
+
+    async def _ask(self, call: Callable[[], Result]) -> Result:
         try:
-            async with self._calls:
-                output = await asyncio.to_thread(_get, getattr(self._workers, method), *args)
-            self._beat()
-            return output
-        except RayActorError as error:
+            return await in_thread(call, f"{RAY_CALLS} calls of {self.name}")
+        except RayTaskError:
+            raise  # what the worker raised
+        except RayError as error:
             raise WorkerDiedError(self.name, str(error).splitlines()[0]) from error
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import psutil
 import ray
 from omegaconf import DictConfig
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
@@ -30,16 +31,16 @@ from longshort.generation import (
     text_of,
     until_stop,
 )
+from longshort.threads import in_thread
 from workers import stacks
 from workers.engine_guard import EngineGuard
 from workers.errors import EngineDiedError
-from workers.naming import SOCKET_VARIABLE, policy_of_server, server_prefix, weight_socket
+from workers.naming import RAY_CALLS, SOCKET_VARIABLE, policy_of_server, server_prefix, weight_socket
 from workers.node_processes import end_processes
 from workers.routing import Router
 
 # A killed server's name is free again after at most this many seconds.
 RELEASED_S = 30.0
-PINGS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="ping")
 # Of an engine's server: a thread that answers while any number of turns is played.
 CONTROL = "control"
 
@@ -66,6 +67,11 @@ class PolicyServer(vLLMHttpServer):
 
     async def _answer(self, deep: bool) -> None:
         await self.engine.check_health()
+        # Its core answers nothing while it takes weights, but it is not stopped then.
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if child.status() == psutil.STATUS_STOPPED:
+                    raise RuntimeError(f"process {child.pid} of the engine is stopped")
         if deep:
             await self.engine.is_sleeping()
 
@@ -83,7 +89,8 @@ class PolicyReplica(vLLMReplica):
         # verl appends the suffix to server names too, where the prefix already says it.
         self.name_suffix = ""
         self.policy = policy
-        self.server_class = ray.remote(concurrency_groups={CONTROL: 1})(PolicyServer)
+        # A look at an engine that is busy taking weights must not keep the next ones waiting.
+        self.server_class = ray.remote(concurrency_groups={CONTROL: 8})(PolicyServer)
 
     async def init_colocated(self, resource_pool: Any) -> None:
         self.name_suffix = f"_{self.policy}"
@@ -97,7 +104,7 @@ class PolicyReplica(vLLMReplica):
         asked = self.servers[0].ping.remote(deep)
         try:
             # In a thread, so that a driver that is busy with something else does not take that for the engine's delay.
-            await asyncio.get_running_loop().run_in_executor(PINGS, partial(ray.get, asked, timeout=timeout_s))
+            await in_thread(partial(ray.get, asked, timeout=timeout_s), f"{RAY_CALLS} ping")
         except GetTimeoutError as error:
             raise EngineDiedError(self.policy, f"it gave no answer within {timeout_s:g} s") from error
         except RayError as error:
@@ -106,12 +113,21 @@ class PolicyReplica(vLLMReplica):
     async def relaunch(self) -> None:
         """End what is left of the servers and their engines, then start them as they were started first."""
         names = [f"{server_prefix(self.policy)}server_{self.replica_rank}_{node}" for node in range(self.nnodes)]
+        self.kill()
+        await in_thread(partial(end_processes, SOCKET_VARIABLE, [self.socket]), f"{RAY_CALLS} end of an engine")
+        await asyncio.wait_for(_released(names), RELEASED_S)
+        await self.launch_servers()
+
+    @property
+    def socket(self) -> str:
+        """What its engine's processes are told apart by."""
+        return weight_socket(self.policy, self.replica_rank)
+
+    def kill(self) -> None:
+        """End its servers; what they started is to be ended by :attr:`socket`."""
         for server in self.servers:
             ray.kill(server)
         self.servers = []
-        await asyncio.to_thread(end_processes, SOCKET_VARIABLE, weight_socket(self.policy, self.replica_rank))
-        await asyncio.wait_for(_released(names), RELEASED_S)
-        await self.launch_servers()
 
     def _get_server_name_prefix(self) -> str:
         return server_prefix(self.policy)
@@ -129,7 +145,9 @@ def core_ended(error: RayError) -> bool:
 
 def died(policy: str, error: RayError) -> EngineDiedError:
     """What Ray says of a call to an engine's server, as the death of the engine."""
-    return EngineDiedError(policy, "vLLM's engine core ended" if core_ended(error) else str(error).splitlines()[0])
+    if core_ended(error):
+        return EngineDiedError(policy, "vLLM's engine core ended")
+    return EngineDiedError(policy, str(error.cause if isinstance(error, RayTaskError) else error).splitlines()[0])
 
 
 def make_replicas(policy: str, config: DictConfig, n_gpus_per_node: int, nnodes: int) -> list[PolicyReplica]:

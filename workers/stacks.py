@@ -52,8 +52,9 @@ def stacks_here(run: str) -> dict[str, str]:
     asked = {}
     for file, name, process in _living(_folder(run)):
         os.truncate(file, 0)
-        process.send_signal(SIGNAL)
-        asked[name] = file, process
+        with suppress(psutil.Error):  # gone since
+            process.send_signal(SIGNAL)
+            asked[name] = file, process
     deadline = time.monotonic() + ANSWER_S
     while time.monotonic() < deadline and not all(file.stat().st_size for file, _ in asked.values()):
         time.sleep(0.05)

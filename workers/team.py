@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 
 from longshort.generation import Tokenizer
 from workers.engine_guard import FaultLimits
+from workers.naming import RAY_CALLS
 
 if TYPE_CHECKING:
     from workers.policy import RayPolicy
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 PROJECT = Path(__file__).resolve().parents[1]
+# What calls to processes that were ended may take to notice.
+DRAIN_S = 5.0
 # What looks after the processes that this one has on Ray, until they are taken down.
 _watches = ExitStack()
 
@@ -126,7 +130,7 @@ async def start_policies(
     """
     policies = _make_policies(config, list(config.policies), trained, tokenizers, _watch(config).beat)
     progress("starting training workers")
-    await asyncio.gather(*[asyncio.to_thread(policy.start_workers) for policy in policies.values()])
+    await asyncio.gather(*[policy.start_workers() for policy in policies.values()])
     progress("starting rollout engines")
     if config.placement.mode == "colocated" and config.trainer.device != "cpu":
         for policy in policies.values():
@@ -149,7 +153,7 @@ async def start_learners(
     """Policies that only learn: training workers, no engines."""
     policies = _make_policies(config, trained, trained, tokenizers)
     progress("starting training workers")
-    await asyncio.gather(*[asyncio.to_thread(policy.start_workers, generates=False) for policy in policies.values()])
+    await asyncio.gather(*[policy.start_workers(generates=False) for policy in policies.values()])
     return policies
 
 
@@ -211,6 +215,12 @@ def _watch(config: DictConfig) -> Watchdog:
 
 def stop() -> None:
     """Leave the cluster; a local one ends with all its processes."""
-    _watches.close()
+    # What still waits for Ray would wait for ever once it is left.
+    with suppress(Exception):
+        _watches.close()
+    deadline = time.monotonic() + DRAIN_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(RAY_CALLS):
+            thread.join(max(0.0, deadline - time.monotonic()))
     with suppress(Exception):
         ray.shutdown()

@@ -11,8 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-from ray.exceptions import RayError
-
 from workers.naming import run_id
 from workers.node_processes import on_every_node
 from workers.stacks import stacks_here, stacks_of_driver
@@ -60,9 +58,14 @@ class Watchdog:
         try:
             for node, stacks in on_every_node(stacks_here, run_id()).items():
                 parts |= {f"{name} on {node}": text for name, text in stacks.items()}
-        except RayError as error:
+        except Exception as error:  # a stall's own cause may be why they cannot answer
             parts["nodes"] = f"could not be asked: {error}"
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / time.strftime("%Y%m%d-%H%M%S.txt")
-        file.write_text("\n".join(f"== {name}\n{text}\n" for name, text in parts.items()))
-        log.warning("no turn, update or restart ended for %.0f s; the stacks of all processes are in %s", waited, file)
+        said = f"no turn, update or restart ended for {waited:.0f} s"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join(f"== {name}\n{text}\n" for name, text in parts.items()))
+        except OSError as error:
+            log.warning("%s; the stacks of all processes could not be written (%s)", said, error)
+        else:
+            log.warning("%s; the stacks of all processes are in %s", said, file)

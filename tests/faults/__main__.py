@@ -13,7 +13,7 @@ import random
 import shutil
 import sys
 import tempfile
-import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,43 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults import fresh, live
-from tests.faults.runs import Findings, Scene
+from tests.faults.runs import Findings, Scene, SkippedError
 
 FRESH_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Injected:
-    """What was done, what came of it, and whether that is as it should be."""
+    """What was done, what came of it, and whether that is as it should be: None where it cannot be done here."""
 
     name: str
     seen: str
-    expected: bool
-    seconds: float
+    expected: bool | None
+
+
+class Record:
+    """All of them in their order, each told at once."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.done: list[Injected] = []
+        self._total = total
+        self._console = console
+
+    def note(self, name: str, seen: str, expected: bool | None = True) -> None:
+        self.done.append(Injected(name, seen, expected))
+        mark = {True: " (as expected)", False: " (NOT AS EXPECTED)", None: ""}[expected]
+        self._console.print(f"{len(self.done)}/{self._total} {name}: {seen}{mark}", markup=False)
+
+    def failed(self, name: str, error: Exception) -> None:
+        self.note(name, f"{type(error).__name__}: {' '.join(str(error).split())[-600:]}", False)
+
+    @property
+    def happened(self) -> list[Injected]:
+        return [each for each in self.done if each.expected is not None]
+
+    @property
+    def good(self) -> bool:
+        return all(each.expected for each in self.happened)
 
 
 def drawn(count: int, rng: random.Random) -> tuple[list[str], list[str]]:
@@ -52,55 +76,70 @@ def drawn(count: int, rng: random.Random) -> tuple[list[str], list[str]]:
     return shared, own
 
 
-def faults(seed: int, count: int, only: str | None, console: Console) -> tuple[list[Injected], Findings]:
+def faults(seed: int, count: int, only: str | None, console: Console) -> tuple[Record, Findings]:
     """Inject them one after another."""
-    rng, findings, done = random.Random(seed), Findings(), list[Injected]()
+    rng, findings = random.Random(seed), Findings()
     shared, own = drawn(count, rng)
     if only is not None:
         shared, own = [n for n in live.CASES if only in n][:count], [n for n in fresh.CASES if only in n][:count]
+    record = Record(len(shared) + len(own), console)
     parent = Path(tempfile.mkdtemp(prefix="longshort-faults-"))
-
-    def note(name: str, began: float, seen: str, expected: bool) -> None:
-        done.append(Injected(name, seen, expected, time.monotonic() - began))
-        mark = "as expected" if expected else "NOT AS EXPECTED"
-        console.print(f"{len(done)}/{len(shared) + len(own)} {name}: {seen} ({mark})", markup=False)
-
-    async def on_one_stack() -> None:
-        async with live.stage(parent / "live", rng, findings) as stage:
-            for name in shared:
-                began = time.monotonic()
-                try:
-                    note(name, began, await live.CASES[name](stage), True)
-                except Exception as error:  # whatever it is, it was not expected
-                    note(name, began, _short(error), False)
-
-    if shared:
-        asyncio.run(on_one_stack())
+    try:
+        asyncio.run(on_stages(shared, parent, rng, findings, record))
+    except Exception as error:  # what is known so far has to be told
+        record.failed("end of the stack", error)
     for number, name in enumerate(own):
-        scene, began = Scene(parent / f"{number}", rng, findings), time.monotonic()
-        scene.folder.mkdir()
-        try:
-            note(name, began, fresh.CASES[name][0](scene), True)
-        except Exception as error:  # whatever it is, it was not expected
-            note(name, began, _short(error), False)
-        if done[-1].expected:
-            shutil.rmtree(scene.folder)
-    if all(each.expected for each in done):
-        shutil.rmtree(parent)
+        on_its_own(name, Scene(parent / f"{number}", rng, findings), record)
+    if record.good:
+        shutil.rmtree(parent, ignore_errors=True)
     else:
         console.print(f"what is left of them is in {parent}")
-    return done, findings
+    return record, findings
 
 
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[-600:]}"
+async def on_stages(names: list[str], parent: Path, rng: random.Random, findings: Findings, record: Record) -> None:
+    """On one stack; one that a fault may have broken, as it did not end as expected, makes way for another."""
+    waiting = deque(names)
+    while waiting:
+        left = len(waiting)
+        try:
+            async with live.stage(parent / f"live-{left}", rng, findings) as stage:
+                while waiting and await on_stage(waiting.popleft(), stage, record):
+                    pass
+        except Exception as error:  # whatever it is, it was not expected
+            record.failed(f"start, for {waiting.popleft()}" if len(waiting) == left else "end of the stack", error)
 
 
-def rows(done: list[Injected]) -> Iterator[tuple[str, str, str, str]]:
-    for name in dict.fromkeys(each.name for each in done):
-        own = [each for each in done if each.name == name]
-        good = sum(each.expected for each in own)
-        yield name, str(len(own)), str(good), own[-1].seen[:90]
+async def on_stage(name: str, stage: live.Stage, record: Record) -> bool:
+    """Whether it was as expected."""
+    try:
+        async with asyncio.timeout(live.CASE_S):
+            record.note(name, await live.CASES[name](stage))
+    except Exception as error:  # whatever it is, it was not expected
+        record.failed(name, error)
+        return False
+    return True
+
+
+def on_its_own(name: str, scene: Scene, record: Record) -> None:
+    try:
+        scene.folder.mkdir()
+        record.note(name, fresh.CASES[name][0](scene))
+    except SkippedError as reason:
+        record.note(name, f"skipped: {reason}", None)
+    except Exception as error:  # whatever it is, it was not expected
+        record.failed(name, error)
+    finally:
+        scene.end()
+    if record.done[-1].expected is not False:
+        shutil.rmtree(scene.folder, ignore_errors=True)
+
+
+def rows(record: Record) -> Iterator[tuple[str, str, str, str]]:
+    for name in dict.fromkeys(each.name for each in record.done):
+        own = [each for each in record.done if each.name == name]
+        happened = [each for each in own if each.expected is not None]
+        yield name, str(len(happened)), str(sum(bool(each.expected) for each in happened)), own[-1].seen[:90]
 
 
 def main() -> int:
@@ -110,17 +149,17 @@ def main() -> int:
     parser.add_argument("--only", metavar="TEXT", help="each fault once whose name has it, instead of drawing")
     options = parser.parse_args()
     console = Console(stderr=True, soft_wrap=True)
-    done, findings = faults(options.seed, options.count, options.only, console)
+    record, findings = faults(options.seed, options.count, options.only, console)
     table = Table("fault", "times", "as expected", "seen last")
-    for row in rows(done):
+    for row in rows(record):
         table.add_row(*row)
     Console().print(table)
     for kind, found in (("left behind", findings.orphans), ("open", findings.listening), ("told", findings.secrets)):
         for each in sorted(found):
             console.print(f"{kind}: {each}", markup=False)
     summary = {
-        "injected": len(done),
-        "as_expected": sum(each.expected for each in done),
+        "injected": len(record.happened),
+        "as_expected": sum(bool(each.expected) for each in record.happened),
         "orphans": len(findings.orphans),
         "listening_beyond_loopback": len(findings.listening),
         "secrets_found": len(findings.secrets),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from tests.killed_runs import GONE_S, RAYS_AGENTS, beyond_loopback, check_trained_once, start, text_of
+from tests.faults.processes import kill_with_children
+from tests.killed_runs import beyond_loopback, check_trained_once, children_of, left_behind, start, text_of
 from tests.planted import PLANTED
 
 STEPS, BATCH, PROBLEMS = 6, 2, 64
@@ -38,12 +41,15 @@ class Findings:
     listening: set[str] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
 
-    def look_for_secrets(self, folder: Path) -> None:
-        """In every file below ``folder``."""
-        for file in folder.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                data = file.read_bytes()
-                self.secrets |= {f"{name} in {file.name}" for name, value in PLANTED.items() if value.encode() in data}
+    def look_for_secrets(self, place: Path) -> None:
+        """In a file, or in every file below a folder, which may be in use."""
+        below = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
+        for file in [place] if place.is_file() else below:
+            try:
+                data = b"" if file.is_symlink() or not file.is_file() else file.read_bytes()
+            except FileNotFoundError:
+                continue
+            self.secrets |= {f"{name} in {file.name}" for name, value in PLANTED.items() if value.encode() in data}
 
 
 class FreshRun:
@@ -54,16 +60,25 @@ class FreshRun:
         self.findings = findings
         self.variables = variables or {}
         self._started: dict[psutil.Process, str] = {}
-        self.process: subprocess.Popen[bytes]
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The latest driver."""
+        return self._processes[-1]
 
     def start(self, *overrides: str, steps: int = STEPS) -> FreshRun:
         settings = [*SETTINGS, f"trainer.total_training_steps={steps}", *overrides]
-        self.process = start(self.folder, "local", settings, {**PLANTED, **self.variables})
+        self._processes.append(start(self.folder, "local", settings, {**PLANTED, **self.variables}))
         return self
 
     def output(self) -> str:
         """What it has said so far."""
         return text_of(self.log)
+
+    def says(self, sentence: str) -> bool:
+        """Whether it has said so, on one line or several."""
+        return sentence in " ".join(self.output().split())
 
     def until(self, reached: Callable[[], bool]) -> None:
         """Wait while it runs."""
@@ -79,30 +94,34 @@ class FreshRun:
 
     def look(self) -> dict[psutil.Process, str]:
         """Its processes by name, noted for the end."""
-        driver = psutil.Process(self.process.pid)
-        found = {child: child.name().strip() for child in driver.children(recursive=True)}
+        found = children_of(self.process.pid)
         self._started |= found
-        self.findings.listening |= beyond_loopback([driver, *found])
+        with suppress(psutil.NoSuchProcess):
+            self.findings.listening |= beyond_loopback([psutil.Process(self.process.pid), *found])
         return found
 
     def end(self) -> int:
         """Its exit code, once all that it started is gone."""
-        code = self.process.wait(LONG_S)
-        ours = [child for child, name in self._started.items() if name not in RAYS_AGENTS]
-        _, alive = psutil.wait_procs(ours, timeout=GONE_S)
-        self.findings.orphans += [self._started[child] for child in alive]
-        for child in alive:
-            child.kill()
-        self.findings.look_for_secrets(self.folder)
-        if self.log.is_file():
-            self.findings.look_for_secrets(self.log.parent)
+        deadline = time.monotonic() + LONG_S
+        while (code := self.process.poll()) is None:
+            assert time.monotonic() < deadline, f"it does not end: {self.output()[-1500:]}"
+            self._started |= children_of(self.process.pid)
+            time.sleep(0.5)
+        self.findings.orphans += left_behind(self._started)
         self._started.clear()
+        for place in (self.folder, self.log):
+            self.findings.look_for_secrets(place)
         return code
 
     def ends_with(self, *codes: int, saying: str = "") -> None:
         code = self.end()
         assert code in codes, f"exit code {code} for {codes}: {self.output()[-1500:]}"
-        assert saying in self.output(), f"it does not say {saying!r}: {self.output()[-1500:]}"
+        assert self.says(saying), f"it does not say {saying!r}: {self.output()[-1500:]}"
+
+    def fails_with_a_sentence(self, saying: str) -> None:
+        """Code 1 and no traceback."""
+        self.ends_with(1, saying=saying)
+        assert "Traceback" not in self.output(), self.output()[-1500:]
 
     def goes_on(self, steps: int = STEPS) -> None:
         """The same command again finishes, and every step's data was trained on once, in order."""
@@ -113,10 +132,20 @@ class FreshRun:
         check_trained_once(self.folder, PROBLEMS, BATCH, steps)
 
     def kill(self) -> None:
-        """SIGKILL of the driver."""
+        """SIGKILL of the driver at this moment, which stands still for it while its processes are noted."""
+        self.process.send_signal(signal.SIGSTOP)
         self.look()
         self.process.send_signal(signal.SIGKILL)
         self.end()
+
+    def end_now(self) -> None:
+        """SIGKILL of all of it, whatever became of it."""
+        for process in self._processes:
+            kill_with_children(process, self._started)
+
+
+class SkippedError(Exception):
+    """The fault cannot be injected here, for a reason."""
 
 
 @dataclass
@@ -126,16 +155,29 @@ class Scene:
     folder: Path
     rng: random.Random
     findings: Findings
+    runs: list[FreshRun] = field(default_factory=list)
 
     def run(self, name: str = "run", **variables: str) -> FreshRun:
-        return FreshRun(self.folder, name, self.findings, variables)
+        return self._made(FreshRun(self.folder, name, self.findings, variables))
 
     def finished(self, steps: int = 3) -> FreshRun:
         """A run of so many steps, with a checkpoint of each; made once, and copied since."""
         model = self.folder.parent / f"finished-{steps}"
-        if not (model / "run").is_dir():
-            model.mkdir(parents=True, exist_ok=True)
-            FreshRun(model, "run", self.findings).start(steps=steps).ends_with(0)
+        whole = model / "whole"
+        if not whole.is_file():
+            shutil.rmtree(model, ignore_errors=True)
+            model.mkdir(parents=True)
+            self._made(FreshRun(model, "run", self.findings)).start(steps=steps).ends_with(0)
+            whole.touch()
         run = self.run()
         shutil.copytree(model / "run", run.folder)
+        return run
+
+    def end(self) -> None:
+        """Whatever became of its runs, none lives on."""
+        for run in self.runs:
+            run.end_now()
+
+    def _made(self, run: FreshRun) -> FreshRun:
+        self.runs.append(run)
         return run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.killed_runs import GONE_S, RAYS_AGENTS, SMALL, beyond_loopback, start, text_of
+from tests.killed_runs import SMALL, beyond_loopback, children_of, left_behind, start, text_of
 
 
 def test_a_run_listens_on_loopback_only_and_sigterm_ends_it_with_143_and_all_it_started(tmp_path: Path) -> None:
@@ -18,12 +18,11 @@ def test_a_run_listens_on_loopback_only_and_sigterm_ends_it_with_143_and_all_it_
     while '"step": 2' not in text_of(folder / "metrics.jsonl"):
         assert run.poll() is None and time.monotonic() < deadline, text_of(tmp_path / "run.log")[-3000:]
         time.sleep(0.2)
-    children = {child: child.name() for child in psutil.Process(run.pid).children(recursive=True)}
+    children = children_of(run.pid)
     reachable = beyond_loopback([psutil.Process(run.pid), *children])
     run.send_signal(signal.SIGTERM)
     assert run.wait(60) == 143, text_of(tmp_path / "run.log")[-3000:]
     assert "longshort: terminated" in text_of(tmp_path / "run.log")
-    ours = [child for child, name in children.items() if name.strip() not in RAYS_AGENTS]
-    _, alive = psutil.wait_procs(ours, timeout=GONE_S)
-    assert not alive, f"left behind: {[children[child] for child in alive]}"
+    left = left_behind(children)
+    assert not left, f"left behind: {left}"
     assert not reachable

@@ -199,12 +199,12 @@ async def test_a_saved_policy_comes_back_with_its_weights_and_its_optimiser(run:
     async def scores() -> tuple[float, ...]:
         return (await policy.score(views)).log_probs[0]
 
-    policy.save(tmp_path / policy.name)
+    await policy.save(tmp_path / policy.name)
     saved = await scores()
     await update(policy, episodes)
     changed = await scores()
     assert changed != pytest.approx(saved, abs=SAME_WEIGHTS)
-    policy.load(tmp_path / policy.name)
+    await policy.load(tmp_path / policy.name)
     assert await scores() == pytest.approx(saved, abs=SAME_WEIGHTS)
     # The same update from the same optimiser; gradients are summed in no fixed order on a GPU.
     await update(policy, episodes)

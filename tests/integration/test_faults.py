@@ -6,17 +6,20 @@ Not proved here: faults of GPUs and of networks between hosts.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.faults.processes import in_a_session
 
-@pytest.mark.timeout(900)
+LIMIT_S = 1200
+
+
+@pytest.mark.timeout(LIMIT_S + 60)
 def test_a_few_faults_at_random_moments_end_as_expected_and_leave_nothing_behind() -> None:
     command = [sys.executable, "-m", "tests.faults", "--seed", "4", "--count", "6"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = in_a_session(command, Path(__file__).parents[2], LIMIT_S)
     summary = json.loads(done.stdout.splitlines()[-1])
     expected = {"injected": 6, "as_expected": 6, "orphans": 0, "listening_beyond_loopback": 0, "secrets_found": 0}
     assert (summary, done.returncode) == (expected, 0), done.stderr[-3000:]

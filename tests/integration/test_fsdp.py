@@ -5,10 +5,11 @@ Not proven: equality in bf16, or over a network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from transformers import AutoTokenizer
 
 from longshort.config import build_config
@@ -21,8 +22,8 @@ from workers.policy import RayPolicy
 SAMPLES = 6
 
 
-@pytest.fixture
-def local_ray(random_pair: dict[str, Path]) -> Iterator[tuple[RayPolicy, RayPolicy]]:
+@pytest_asyncio.fixture
+async def local_ray(random_pair: dict[str, Path]) -> AsyncIterator[tuple[RayPolicy, RayPolicy]]:
     """The same model as a policy on one process and as one on two, without engines."""
     path = random_pair["long"]
     config = build_config(
@@ -40,7 +41,7 @@ def local_ray(random_pair: dict[str, Path]) -> Iterator[tuple[RayPolicy, RayPoli
     tokenizer = AutoTokenizer.from_pretrained(path)
     one, two = (RayPolicy(n, config.policies[n], pools[n], tokenizer, trainable=True) for n in ("long", "short"))
     for policy in (one, two):
-        policy.start_workers()
+        await policy.start_workers()
     yield one, two
     team.stop()
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -60,8 +61,8 @@ def one_view_per_turn(episode: Episode, role: str) -> list[View]:
     return views
 
 
-@pytest.fixture
-def two_copies(random_pair: dict[str, Path]) -> Iterator[list[RayPolicy]]:
+@pytest_asyncio.fixture
+async def two_copies(random_pair: dict[str, Path]) -> AsyncIterator[list[RayPolicy]]:
     """The same model twice, as policies without engines."""
     path = random_pair["long"]
     config = build_config("local", [f"policies.{role}.model.path={path}" for role in ("long", "short")])
@@ -73,7 +74,7 @@ def two_copies(random_pair: dict[str, Path]) -> Iterator[list[RayPolicy]]:
     tokenizer = AutoTokenizer.from_pretrained(path)
     copies = [RayPolicy(n, config.policies[n], pools[n], tokenizer, trainable=True) for n in ("long", "short")]
     for policy in copies:
-        policy.start_workers(generates=False)
+        await policy.start_workers(generates=False)
     yield copies
     team.stop()
 

@@ -122,7 +122,7 @@ async def test_planted_secrets_are_in_nothing_that_run_ray_and_engines_wrote(
 ) -> None:
     import ray
 
-    checkpoints.save(tmp_path, 1, run.learners, {})
+    await checkpoints.save(tmp_path, 1, run.learners, {})
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     files = [f for folder in (run.folder, tmp_path, session) for f in folder.rglob("*") if f.is_file()]
     assert {"config.yaml", "manifest.json", "gcs_server.out"} <= {file.name for file in files}
@@ -135,7 +135,7 @@ async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     played = await run.trainer.player.play(run.trainer.order.take(1), 4, run.trainer.settings.sampling)
-    folder = checkpoints.save(tmp_path, 3, run.learners, {"note": 1})
+    folder = await checkpoints.save(tmp_path, 3, run.learners, {"note": 1})
     assert not [
         file for file in folder.rglob("*") if file.suffix in {".pt", ".bin", ".pkl"} or file.name == ".metadata"
     ]
@@ -154,12 +154,12 @@ async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run:
         await policy.update([Sample(view, 1.0, before, before)])
         changed = await scores(policy, view)
         assert changed != before
-        policy.load(folder / role)
+        await policy.load(folder / role)
         assert await scores(policy, view) == before
         # The optimiser came back too: the same update gives the same weights.
         await policy.update([Sample(view, 1.0, before, before)])
         assert await scores(policy, view) == pytest.approx(changed, abs=1e-6)
-        policy.load(folder / role)
+        await policy.load(folder / role)
         await policy.sync_weights(3)
     assert json.loads((folder / "state.json").read_text()) == {"step": 3, "note": 1}
 
@@ -191,6 +191,20 @@ async def test_a_lost_engine_comes_back_with_the_weights_of_the_moment(
     assert after.log_probs == pytest.approx(before.log_probs, abs=1e-4)
     assert lost.engine_restarts == restarts + 1
     assert not [core for core in cores if core.is_running() and core.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_an_engine_that_is_stopped_is_found_without_an_answer_of_its_core(run: Run) -> None:
+    (replica,) = run.trainer.policies["long"].guard._engines
+    await replica.ping(False, 10.0)
+    (*_, core) = engine_cores(os.getpid(), "long")
+    core.suspend()
+    try:
+        # As while it takes weights, when its core answers nothing.
+        with pytest.raises(EngineDiedError, match="of the engine is stopped"):
+            await replica.ping(False, 10.0)
+    finally:
+        core.resume()
+    await replica.ping(True, 10.0)
 
 
 async def test_a_step_whose_engine_dies_under_it_is_played_to_its_end(run: Run) -> None:

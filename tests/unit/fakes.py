@@ -154,16 +154,16 @@ class FakePolicy:
     async def wake_up(self) -> None:
         await self._enter("wake")
 
-    def save(self, folder: Path) -> None:
+    async def save(self, folder: Path) -> None:
         if not self.saves:
             raise OSError("disk full")
         folder.mkdir(parents=True)
         (folder / "weights").write_text(f"{self.name} {len(self.updates)}")
 
-    def load(self, folder: Path) -> None:
+    async def load(self, folder: Path) -> None:
         self.log.append((self.name, f"load {(folder / 'weights').read_text()}"))
 
-    def load_weights(self, folder: Path) -> None:
+    async def load_weights(self, folder: Path) -> None:
         self.log.append((self.name, f"weights {(folder / 'weights').read_text()}"))
 
     async def begin_round(self, learns: bool, optim: Mapping[str, Any], carry: Collection[str]) -> None:

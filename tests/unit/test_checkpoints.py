@@ -29,18 +29,18 @@ def weights(folder: Path) -> dict[str, str]:
     return {file.parent.name: file.read_text() for file in folder.glob("*/weights")}
 
 
-def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
-    folder = checkpoints.save(tmp_path, 4, policies("long", "short"), {"order": ORDER})
+async def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    folder = await checkpoints.save(tmp_path, 4, policies("long", "short"), {"order": ORDER})
     assert folder == tmp_path / "global_step_4"
     assert checkpoints.latest(tmp_path) == folder
     restored = policies("long", "short")
-    assert checkpoints.load(folder, restored) == {"step": 4, "order": ORDER}
+    assert await checkpoints.load(folder, restored) == {"step": 4, "order": ORDER}
     assert restored[0].log == [("long", "load long 0"), ("short", "load short 0")]
 
 
-def test_the_newest_step_is_the_highest_number(tmp_path: Path) -> None:
+async def test_the_newest_step_is_the_highest_number(tmp_path: Path) -> None:
     for step in (9, 100, 10):
-        checkpoints.save(tmp_path, step, policies("long"), {})
+        await checkpoints.save(tmp_path, step, policies("long"), {})
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_100"
 
 
@@ -49,8 +49,8 @@ def test_a_run_without_checkpoint_has_no_latest(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path / "never made") is None
 
 
-def test_folders_that_are_no_complete_step_are_ignored(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, 3, policies("long"), {})
+async def test_folders_that_are_no_complete_step_are_ignored(tmp_path: Path) -> None:
+    await checkpoints.save(tmp_path, 3, policies("long"), {})
     (tmp_path / "global_step_5" / "long").mkdir(parents=True)
     for name in ("global_step_7.best", "global_step_", "global_step_x", ".global_step_9.partial"):
         (tmp_path / name).mkdir()
@@ -60,73 +60,73 @@ def test_folders_that_are_no_complete_step_are_ignored(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_3"
 
 
-def test_a_save_that_fails_leaves_the_last_step_the_newest_and_can_be_repeated(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, 1, policies("long", "short"), {})
+async def test_a_save_that_fails_leaves_the_last_step_the_newest_and_can_be_repeated(tmp_path: Path) -> None:
+    await checkpoints.save(tmp_path, 1, policies("long", "short"), {})
     pair = policies("long", "short")
     pair[1].saves = False
     with pytest.raises(checkpoints.SaveFailedError, match=r"step 2 .*\(disk full\); make room.* from global_step_1"):
-        checkpoints.save(tmp_path, 2, pair, {})
+        await checkpoints.save(tmp_path, 2, pair, {})
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_1"
     pair[1].saves = True
-    checkpoints.save(tmp_path, 2, pair, {})
+    await checkpoints.save(tmp_path, 2, pair, {})
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["global_step_1", "global_step_2"]
 
 
-def test_a_state_that_json_cannot_hold_leaves_no_step(tmp_path: Path) -> None:
+async def test_a_state_that_json_cannot_hold_leaves_no_step(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        checkpoints.save(tmp_path, 1, policies("long"), {"order": object()})
+        await checkpoints.save(tmp_path, 1, policies("long"), {"order": object()})
     assert checkpoints.latest(tmp_path) is None
 
 
-def test_saving_a_step_again_replaces_it_whole(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, 2, policies("long", "short"), {"order": 1})
+async def test_saving_a_step_again_replaces_it_whole(tmp_path: Path) -> None:
+    await checkpoints.save(tmp_path, 2, policies("long", "short"), {"order": 1})
     (again,) = policies("long")
     again.updates.append([])
-    folder = checkpoints.save(tmp_path, 2, [again], {"order": 2})
+    folder = await checkpoints.save(tmp_path, 2, [again], {"order": 2})
     assert weights(folder) == {"long": "long 1"}
-    assert checkpoints.load(folder, policies("long")) == {"step": 2, "order": 2}
+    assert await checkpoints.load(folder, policies("long")) == {"step": 2, "order": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["global_step_2"]
 
 
-def test_a_step_that_is_to_be_replaced_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
-    folder = checkpoints.save(tmp_path, 2, policies("long"), {"order": 1})
+async def test_a_step_that_is_to_be_replaced_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    folder = await checkpoints.save(tmp_path, 2, policies("long"), {"order": 1})
     (broken,) = policies("long")
     broken.saves = False
     with pytest.raises(checkpoints.SaveFailedError, match="disk full"):
-        checkpoints.save(tmp_path, 2, [broken], {"order": 2})
+        await checkpoints.save(tmp_path, 2, [broken], {"order": 2})
     assert checkpoints.latest(tmp_path) == folder
-    assert checkpoints.load(folder, policies("long")) == {"step": 2, "order": 1}
+    assert await checkpoints.load(folder, policies("long")) == {"step": 2, "order": 1}
 
 
 @pytest.mark.parametrize(("saved", "wanted"), [(["long"], ["long", "short"]), (["long", "short"], ["long"])])
-def test_loading_other_policies_than_were_saved_loads_none_and_names_the_remedy(
+async def test_loading_other_policies_than_were_saved_loads_none_and_names_the_remedy(
     tmp_path: Path, saved: list[str], wanted: list[str]
 ) -> None:
-    folder = checkpoints.save(tmp_path, 2, policies(*saved), {})
+    folder = await checkpoints.save(tmp_path, 2, policies(*saved), {})
     learners = policies(*wanted)
     with pytest.raises(ValueError, match=r"holds the policies .*former `train`, or another trainer\.default") as caught:
-        checkpoints.load(folder, learners)
+        await checkpoints.load(folder, learners)
     assert f"{saved}, but `train` selects {wanted} now" in str(caught.value)
     assert learners[0].log == []
 
 
-def test_policies_get_absolute_folders_for_their_workers_run_elsewhere(
+async def test_policies_get_absolute_folders_for_their_workers_run_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[Path] = []
 
     class Spy(FakePolicy):
-        def save(self, folder: Path) -> None:
+        async def save(self, folder: Path) -> None:
             seen.append(folder)
-            super().save(folder)
+            await super().save(folder)
 
-        def load(self, folder: Path) -> None:
+        async def load(self, folder: Path) -> None:
             seen.append(folder)
 
     spy = Spy("long", FakeGenerator(FakeTokenizer(), []))
-    checkpoints.load(checkpoints.save(Path("run"), 1, [spy], {}), [spy])
+    await checkpoints.load(await checkpoints.save(Path("run"), 1, [spy], {}), [spy])
     assert [folder.is_absolute() for folder in seen] == [True, True]
 
 
@@ -160,12 +160,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_newest_checkpoint_is_told_and_set_aside_and_the_one_before_is_used(
+async def test_a_damaged_newest_checkpoint_is_told_and_set_aside_and_the_one_before_is_used(
     tmp_path: Path, name: str
 ) -> None:
     damage, sentence = DAMAGES[name]
-    good = checkpoints.save(tmp_path, 1, policies("long", "short"), {})
-    bad = checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    good = await checkpoints.save(tmp_path, 1, policies("long", "short"), {})
+    bad = await checkpoints.save(tmp_path, 2, policies("long", "short"), {})
     damage(bad)
     told: list[str] = []
     assert checkpoints.newest_intact(tmp_path, told.append) == good
@@ -174,32 +174,32 @@ def test_a_damaged_newest_checkpoint_is_told_and_set_aside_and_the_one_before_is
     assert checkpoints.was_set_aside(tmp_path, 2) and not checkpoints.was_set_aside(tmp_path, 1)
     assert checkpoints.steps(tmp_path) == [1] and checkpoints.latest(tmp_path) == good
     # What is set aside is neither in the way of a new one nor told again.
-    checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    await checkpoints.save(tmp_path, 2, policies("long", "short"), {})
     assert checkpoints.newest_intact(tmp_path, told.append) == bad
     assert len(told) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if name not in {"flipped byte", "changed state"}])
-def test_nothing_is_loaded_of_a_checkpoint_with_a_missing_or_cut_file(tmp_path: Path, name: str) -> None:
-    folder = checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+async def test_nothing_is_loaded_of_a_checkpoint_with_a_missing_or_cut_file(tmp_path: Path, name: str) -> None:
+    folder = await checkpoints.save(tmp_path, 2, policies("long", "short"), {})
     DAMAGES[name][0](folder)
     pair = policies("long", "short")
     with pytest.raises(checkpoints.DamagedCheckpointError, match=r"global_step_2 is needed and damaged \(.*a copy"):
-        checkpoints.load(folder, pair)
+        await checkpoints.load(folder, pair)
     assert pair[0].log == []
     assert checkpoints.latest(tmp_path) is None
 
 
-def test_where_all_checkpoints_are_damaged_there_is_none(tmp_path: Path) -> None:
+async def test_where_all_checkpoints_are_damaged_there_is_none(tmp_path: Path) -> None:
     for step in (1, 2):
-        DAMAGES["truncated shard"][0](checkpoints.save(tmp_path, step, policies("long", "short"), {}))
+        DAMAGES["truncated shard"][0](await checkpoints.save(tmp_path, step, policies("long", "short"), {}))
     told: list[str] = []
     assert checkpoints.newest_intact(tmp_path, told.append) is None
     assert [line.split()[1] for line in told] == ["global_step_2", "global_step_1"]
 
 
-def test_a_manifest_names_every_file_with_size_and_sha256(tmp_path: Path) -> None:
-    folder = checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+async def test_a_manifest_names_every_file_with_size_and_sha256(tmp_path: Path) -> None:
+    folder = await checkpoints.save(tmp_path, 2, policies("long", "short"), {})
     files = {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
     del files["manifest.json"]
     assert json.loads((folder / "manifest.json").read_text()) == {
@@ -210,7 +210,7 @@ def test_a_manifest_names_every_file_with_size_and_sha256(tmp_path: Path) -> Non
     }
 
 
-def test_everything_is_on_the_disk_before_the_checkpoint_has_its_name(
+async def test_everything_is_on_the_disk_before_the_checkpoint_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, bool]] = []
@@ -221,7 +221,7 @@ def test_everything_is_on_the_disk_before_the_checkpoint_has_its_name(
         synced.append((name.relative_to(tmp_path).as_posix(), target.exists()))
 
     monkeypatch.setattr("os.fsync", fsync)
-    checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    await checkpoints.save(tmp_path, 2, policies("long", "short"), {})
     partial = ".global_step_2.partial"
     before = {name for name, named in synced if not named}
     assert before == {partial} | {
@@ -232,9 +232,9 @@ def test_everything_is_on_the_disk_before_the_checkpoint_has_its_name(
     assert [name for name, named in synced if named] == ["."]
 
 
-def test_a_checkpoint_whose_removal_was_cut_short_is_no_step_and_is_removed(tmp_path: Path) -> None:
-    kept = checkpoints.save(tmp_path, 2, policies("long"), {})
+async def test_a_checkpoint_whose_removal_was_cut_short_is_no_step_and_is_removed(tmp_path: Path) -> None:
+    kept = await checkpoints.save(tmp_path, 2, policies("long"), {})
     (tmp_path / ".global_step_1.removed" / "long").mkdir(parents=True)
-    checkpoints.save(tmp_path, 1, policies("long"), {})
+    await checkpoints.save(tmp_path, 1, policies("long"), {})
     checkpoints.keep_only(tmp_path, [kept])
     assert [path.name for path in tmp_path.iterdir()] == ["global_step_2"]

@@ -185,3 +185,31 @@ async def test_every_end_is_told_to_who_watches_for_a_stall() -> None:
     await guard.settled()
     assert len(beats) == 3
     guard.close()
+
+
+async def test_what_never_comes_to_its_end_ends_the_run_with_the_policys_name() -> None:
+    async def never(*_: int) -> None:
+        await asyncio.Event().wait()
+
+    limits = FaultLimits(engine_timeout_s=0.02, transition_timeout_s=0.1)
+    async with guarded(Engine(), limits=limits) as guard:
+        with pytest.raises(EngineDiedError, match=r"'long' died: .*waking took longer than faults\.transition_timeout_s"):
+            await guard.together(never)
+        assert guard.lost
+    async with guarded(Engine(), limits=limits, restart=never) as guard:
+        with guard.turn(0):
+            raise EngineDiedError("long", "killed")
+        assert guard.lost
+        with pytest.raises(EngineDiedError, match="killed; it could not be started again: TimeoutError"):
+            await guard.settled()
+
+
+async def test_a_look_that_fails_of_something_else_is_said() -> None:
+    class Broken(Engine):
+        async def ping(self, deep: bool, timeout_s: float) -> None:
+            raise KeyError("nobody expected this")
+
+    async with guarded(Broken()) as guard:
+        await until(lambda: guard.lost)
+        with pytest.raises(EngineDiedError, match="it could not be looked after .KeyError: 'nobody expected this'."):
+            await guard.available()

@@ -68,17 +68,17 @@ class Learner(FakePolicy):
         if learns and "reference" not in carry:
             self.anchor = self.value
 
-    def save(self, folder: Path) -> None:
+    async def save(self, folder: Path) -> None:
         self.tick()
         folder.mkdir(parents=True)
         state = {"value": self.value, "momentum": self.momentum, "rate": self.rate}
         (folder / "weights").write_text(json.dumps(state))
 
-    def load(self, folder: Path) -> None:
+    async def load(self, folder: Path) -> None:
         state = json.loads((folder / "weights").read_text())
         self.value, self.momentum, self.rate = state["value"], state["momentum"], state["rate"]
 
-    def load_weights(self, folder: Path) -> None:
+    async def load_weights(self, folder: Path) -> None:
         self.value = json.loads((folder / "weights").read_text())["value"]
 
 
