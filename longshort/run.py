@@ -156,7 +156,9 @@ class Run:
         graded = await player.play(problems, samples, evaluation_sampling(config), self.display.advance)
         metrics = episode_metrics(graded.episodes, graded.correct)
         if folder := config.trainer.validation_data_dir:
-            write_episodes(folder, step, graded.episodes, [float(right) for right in graded.correct])
+            # Both may be played after one step.
+            kept = Path(folder) / "test" if problems is self.test else folder
+            write_episodes(kept, step, graded.episodes, [float(right) for right in graded.correct])
         metrics["tokens_per_s"] = sum(episode.tokens for episode in graded.episodes) / graded.seconds
         if len(problems) > 1:
             groups = [graded.correct[i : i + samples] for i in range(0, len(graded.correct), samples)]
@@ -209,7 +211,8 @@ class Run:
         parts = _reward_parts(result)
         shown = transcripts.write(step, result.graded.episodes, parts)
         if folder := each.config.trainer.rollout_data_dir:
-            write_episodes(folder, step, result.graded.episodes, result.scores, rewards=parts)
+            right = result.graded.correct
+            write_episodes(folder, step, result.graded.episodes, result.scores, rewards=parts, correct=right)
         for tracker in self.trackers if shown else ():
             tracker.transcripts(step, shown)
 
