@@ -130,12 +130,13 @@ def report(options: argparse.Namespace) -> None:
 def reproduce(options: argparse.Namespace) -> None:
     from longshort.reproduce.run import reproduce_playground, reproduce_qwen
 
-    root = options.out or Path("outputs") / f"reproduce_{options.name}"
+    if options.name != PLAYGROUND:
+        reproduce_qwen(options.out or Path("outputs") / f"reproduce_{options.name}", sys.stdout)
+        return
+    # Both sizes would write into the same folder otherwise, each under settings that the other refuses.
+    name = f"{PLAYGROUND}_quick" if options.quick else PLAYGROUND
     with Display() as display:
-        if options.name == PLAYGROUND:
-            reproduce_playground(root, options.quick, display)
-        else:
-            reproduce_qwen(root, display)
+        reproduce_playground(options.out or Path("outputs") / f"reproduce_{name}", options.quick, display)
 
 
 def prepare(options: argparse.Namespace) -> None:

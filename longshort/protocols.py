@@ -15,7 +15,8 @@ TRAINABLE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Protocol]] = {
     "long_short": lambda team: LONG_SHORT,
-    "solo": lambda team: solo_protocol(team["max_episode_tokens"], team["family"]),
+    # The stored recipe of a run may lack `limit_in_prompt`.
+    "solo": lambda team: solo_protocol(team.get("limit_in_prompt") or team["max_episode_tokens"], team["family"]),
 }
 
 

@@ -23,7 +23,7 @@ def solo_protocol(limit: int, family: str) -> Protocol:
     """Rules of a team of one.
 
     Args:
-        limit: most tokens of the turn, told to the model.
+        limit: tokens that the model is told to keep to; where ``team.limit_in_prompt`` gives another, not the cap.
         family: one of ``INSTRUCTIONS``.
     """
     return Protocol(

@@ -28,7 +28,7 @@ COUNTS = (
 )
 NUMBERS = ("reward.eta", "reward.lambda", "reward.mu.start", "reward.mu.end", "reward.max_error_fraction")
 TIMES = (
-    *(f"faults.{name}" for name in ("engine_timeout_s", "progress_timeout_s", "stall_s")),
+    *(f"faults.{name}" for name in ("engine_timeout_s", "progress_timeout_s", "transition_timeout_s", "stall_s")),
     "reward.function_timeout_s",
 )
 # verl's estimators that keep to one problem at a time and need nothing but one reward an episode.
@@ -91,6 +91,8 @@ def _check(config: DictConfig) -> None:
         count("trainer.total_training_steps", config.trainer.total_training_steps)
     for key in NUMBERS:
         number(key, OmegaConf.select(config, key))
+    if config.team.limit_in_prompt is not None:
+        count("team.limit_in_prompt", config.team.limit_in_prompt)
     if config.team.partner_temperature is not None:
         number("team.partner_temperature", config.team.partner_temperature)
     for key in TIMES:

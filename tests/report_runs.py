@@ -18,6 +18,7 @@ HOSTILE = (
     "</textarea><style>*{display:none}</style>",
     "\x1b[31mred\x1b[0m \x07 \u202eright to left\u202c \u2066isolated",
     "${7*7} {{7*7}} $csp <!-- --!> <![CDATA[ ]]>",
+    "wa\u0131t, a\u017f a wa\u0130t",
     "half a pair \ud83d, and a whole one \U0001f600",
 )
 METRICS = {
@@ -57,7 +58,9 @@ def hostile_episodes() -> list[Episode]:
     ]
 
 
-def write_training(folder: Path, episodes: list[Episode] | None = None, kept: bool = True) -> Path:
+def write_training(
+    folder: Path, episodes: list[Episode] | None = None, kept: bool = True, test_file: str = "test.jsonl"
+) -> Path:
     """A run of two rounds with a start, test problems and a secret in its configuration."""
     episodes = [episode(i, sample=i % 2) for i in range(4)] if episodes is None else episodes
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def write_training(folder: Path, episodes: list[Episode] | None = None, kept: bo
     rewards = [{"long/correct": float(i % 2), "long/length": -0.25} for i in range(len(episodes))]
     data = f"rollout_data_dir: {folder / 'rollouts'}, validation_data_dir: {folder / 'validation'}" if kept else ""
     (folder / "config.yaml").write_text(
-        f"seed: 7\ntrain: long\ntrainer: {{{data}}}\n"
+        f"seed: 7\ntrain: long\ntrainer: {{{data}}}\ndata: {{test_files: [{SECRET}/{test_file}]}}\n"
         f"policies: {{long: {{model: {{path: /models/{SECRET}}}}}, short: {{model: {{path: null}}}}}}\n"
         f"models: {{judge: {{endpoint: {{url: 'https://{SECRET}.example', api_key: {SECRET}}}}}}}\n"
     )
@@ -98,13 +101,14 @@ def numbers(accuracy: float = 0.5) -> dict[str, Any]:
         "pass@k": {"1": accuracy},
         "tokens": 7.0,
         "tokens_per_right_answer": 14.0,
-        "turns": {"mean": 2.0, "max": 2},
+        "turns": {"mean": 2.0, "max": 3},
         "outcomes": {"answered": 1.0},
         "truncated": 0.0,
         "malformed": 0.0,
         "errors": 0.0,
         "length_percentiles": {"right": {"50": 7, "99": 9}, "wrong": None},
         "roles": {"long": {**role, "context": context}, "short": {**role, "context": context}},
+        "left_out": {"unreadable": 4, "ungradable": 5},
     }
 
 
@@ -125,8 +129,16 @@ def write_evaluation(folder: Path, episodes: list[Episode] | None = None) -> Pat
         "average": numbers(0.375),
     }
     (folder / "summary.json").write_text(json.dumps(summary))
-    phases = {"shares": {"computing": 0.75, "finalising": 0.25}, "judged": 2, "refused": 1}
-    behaviour = {"math500": {"phases": phases, "perplexity": {"perplexity": 3.5}}}
+    phases = {
+        "shares": {"computing": 0.75, "finalising": 0.25},
+        "judged": 2,
+        "refused": 1,
+        "skipped": 6,
+        "refused_answers": 7,
+        "faults": {"no JSON": 5, "blocks overlap": 2},
+    }
+    perplexity = {"perplexity": 3.5, "median": 2.5, "conversations": 9, "cut": 1}
+    behaviour = {"math500": {"phases": phases, "perplexity": perplexity}}
     (folder / "behaviour.json").write_text(json.dumps({"benchmarks": behaviour}))
     return folder
 

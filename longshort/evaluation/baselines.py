@@ -38,8 +38,9 @@ ESTIMATE_REQUEST = (
 BUDGET_REQUEST = "\nThink step by step and use less than {budget} tokens. Give the answer in \\boxed{{}}."
 BRIEF_REQUEST = "\nThink step by step and use as few tokens as you can. Give the answer in \\boxed{}."
 
-_BRACKETED = re.compile(r"\[\[\s*(\d{1,6})\s*\]\]")
-_NUMBER = re.compile(r"(?<![\d.])(\d{1,6})(?![\d.]*\d)")
+_WHOLE = r"(\d{1,3}(?:,\d{3})+|\d{1,6})"
+_BRACKETED = re.compile(rf"\[\[\s*{_WHOLE}\s*\]\]")
+_NUMBER = re.compile(rf"(?<![\d.,]){_WHOLE}(?![\d.,]*\d)")
 
 
 def with_request(protocol: Protocol, request: str) -> Protocol:
@@ -72,8 +73,17 @@ def forced(protocol: Protocol, cue: str, opened: bool, cuts: tuple[str, ...] = (
     )
 
 
-def estimated_budget(text: str) -> int | None:
-    """The number of tokens in an estimate: the bracketed one, else the last whole number; None without any."""
-    visible = text.rsplit(END_THINK, 1)[-1]
+def estimated_budget(text: str, opened: bool = False) -> int | None:
+    """The number of tokens in an estimate: the bracketed one, else the last whole number, as in ``2,500``.
+
+    None without any, and where thinking was not closed: its numbers are no estimate yet.
+
+    Args:
+        opened: whether the chat template writes ``<think>`` itself.
+    """
+    _, closed, visible = text.rpartition(END_THINK)
+    if THINK in visible or (opened and not closed):
+        return None
     found = _BRACKETED.findall(visible) or _NUMBER.findall(visible)
-    return int(found[-1]) if found and int(found[-1]) > 0 else None
+    budget = int(found[-1].replace(",", "")) if found else 0
+    return budget or None

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
+from math import comb
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from longshort.display import Display
 from longshort.evaluation.identity import flat
-from longshort.evaluation.metrics import Z_95, accuracy_efficiency_score
+from longshort.evaluation.metrics import accuracy_efficiency_score, difference_interval, mean_interval
 from longshort.evaluation.records import Evaluated, benchmarks_of, by_problem, read_benchmark, read_summary
 
-# What has to be equal: the room that an answer has.
-LIMITS = "limits.max_episode_tokens"
+# The one limit that a pair shares with a single model: the room that an answer has.
+ROOM = ("limits.max_episode_tokens",)
+LIMITS = (*ROOM, "limits.max_turns", "limits.max_turn_tokens", "limits.close_cut_turns")
+# May differ, and is shown: how the models are used.
+SHOWN = ("sampling", "limits.limit_in_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,9 @@ class Paired:
     Attributes:
         problems, samples: of each.
         accuracy: pass@1 of A and of B; tokens: mean tokens of a conversation of A and of B.
-        difference, interval: accuracy of B less that of A, with 95% of a normal distribution around it; the standard
-            error is that of the mean of the problems' differences. None for a single problem.
-        token_difference, token_interval: the same of tokens.
+        difference, interval: accuracy of B less that of A, and its 95% interval,
+            :func:`longshort.evaluation.metrics.difference_interval`; None for a single problem.
+        token_difference, token_interval: the same of tokens, by :func:`longshort.evaluation.metrics.mean_interval`.
         only_a, only_b: problems that A, or B, answered right more often than the other.
         p_value: two-sided, exact, that ``only_a`` and ``only_b`` are as likely: McNemar's test where there is one
             sample; with more, the sign test over problems, because samples of a problem are not independent.
@@ -62,18 +65,17 @@ def compare_samples(a: Sequence[Evaluated], b: Sequence[Evaluated]) -> Paired:
     tokens = [(fmean(s.episode.tokens for s in one), fmean(s.episode.tokens for s in other)) for one, other in pairs]
     accuracy_a, accuracy_b = (fmean(column) for column in zip(*right, strict=True))
     tokens_a, tokens_b = (fmean(column) for column in zip(*tokens, strict=True))
-    difference, interval = _mean_difference(right)
-    token_difference, token_interval = _mean_difference(tokens)
+    several = len(pairs) > 1
     only_a, only_b = sum(x > y for x, y in right), sum(x < y for x, y in right)
     return Paired(
         problems=len(pairs),
         samples=len(pairs[0][0]),
         accuracy=(accuracy_a, accuracy_b),
         tokens=(tokens_a, tokens_b),
-        difference=difference,
-        interval=interval,
-        token_difference=token_difference,
-        token_interval=token_interval,
+        difference=accuracy_b - accuracy_a,
+        interval=difference_interval([y - x for x, y in right]) if several else None,
+        token_difference=tokens_b - tokens_a,
+        token_interval=mean_interval([y - x for x, y in tokens]) if several else None,
         only_a=only_a,
         only_b=only_b,
         p_value=mcnemar(only_a, only_b),
@@ -98,13 +100,11 @@ def compare_folders(a: Path, b: Path) -> dict[str, Paired]:
     Raises:
         ValueError: a folder holds no evaluation, they share no benchmark, or they are not comparable.
     """
-    settings = [flat(read_summary(folder)["settings"]) for folder in (a, b)]
-    values = [one.get(LIMITS) for one in settings]
-    if values[0] != values[1]:
-        raise ValueError(
-            f"{a} and {b} are not comparable: {LIMITS} is {values[0]} in the one and {values[1]} in the other; "
-            "evaluate both with the same"
-        )
+    one, other = (flat(read_summary(folder)["settings"]) for folder in (a, b))
+    alike = LIMITS if one.get("protocol") == other.get("protocol") else ROOM
+    if differing := _differing(one, other, alike):
+        said = ", ".join(f"{key} is {x} in the one and {y} in the other" for key, x, y in differing)
+        raise ValueError(f"{a} and {b} are not comparable: {said}; evaluate both with the same")
     shared = [name for name in benchmarks_of(a) if name in benchmarks_of(b)]
     if not shared:
         raise ValueError(
@@ -122,8 +122,19 @@ def compare_folders(a: Path, b: Path) -> dict[str, Paired]:
     return found
 
 
+def unlike(a: Path, b: Path) -> list[tuple[str, str, str]]:
+    """What differs and is no reason to refuse: settings, and benchmarks of one folder only. A name, A's and B's."""
+    one, other = (flat(read_summary(folder)["settings"]) for folder in (a, b))
+    found = [(key, str(x), str(y)) for key, x, y in _differing(one, other, SHOWN)]
+    names = [set(benchmarks_of(folder)) for folder in (a, b)]
+    if names[0] != names[1]:
+        only_a, only_b = (", ".join(sorted(each)) for each in (names[0] - names[1], names[1] - names[0]))
+        found.append(("not compared", only_a, only_b))
+    return found
+
+
 def show_comparison(a: Path, b: Path, display: Display) -> None:
-    """Print what :func:`compare_folders` found."""
+    """Print what :func:`compare_folders` and :func:`unlike` found."""
     rows = []
     for name, each in compare_folders(a, b).items():
         rows.append(
@@ -142,19 +153,18 @@ def show_comparison(a: Path, b: Path, display: Display) -> None:
     columns: tuple[str, ...] = ("benchmark", "problems", "pass@1 A, B", "B - A (95% interval)", "better A, B", "p")
     columns += ("tokens A, B", "B - A (95% interval)", "AES of B")
     display.table(f"A = {a}, B = {b}", columns, rows)
+    if differing := unlike(a, b):
+        display.table("What differs", ("", "A", "B"), differing)
 
 
 def _within(interval: tuple[float, float] | None, form: str) -> str:
     return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
-def _mean_difference(pairs: Sequence[tuple[float, float]]) -> tuple[float, tuple[float, float] | None]:
-    differences = [b - a for a, b in pairs]
-    mean = fmean(differences)
-    if len(differences) < 2:
-        return mean, None
-    error = stdev(differences) / sqrt(len(differences))
-    return mean, (mean - Z_95 * error, mean + Z_95 * error)
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """Settings of these names, or below them, that are not equal: key, and the value of each."""
+    keys = [key for key in one.keys() | other.keys() if any(f"{key}.".startswith(f"{name}.") for name in names)]
+    return [(key, one.get(key), other.get(key)) for key in sorted(keys) if one.get(key) != other.get(key)]
 
 
 def _refuse_other_problems(a: Mapping[str, Sequence[Evaluated]], b: Mapping[str, Sequence[Evaluated]]) -> None:

@@ -2,6 +2,9 @@
 
 Episodes are written one by one, so an evaluation that was stopped goes on where it was. Engines start when an episode
 is missing, so a second one costs nothing.
+
+Concurrency: whoever plays a benchmark or writes the summary holds the folder, and writes into the summary as it is on
+disk then, so that two evaluations of one folder keep each other's numbers. Nobody waits: a held folder is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
@@ -28,9 +32,9 @@ from longshort.evaluation.choices import ChoiceGrader
 from longshort.evaluation.identity import flat, model_facts, problems_digest, refuse_others
 from longshort.evaluation.metrics import accuracy_efficiency_score
 from longshort.evaluation.numbers import average_numbers, benchmark_numbers
-from longshort.evaluation.records import SUMMARY, Evaluated, read_summary, sample_id
+from longshort.evaluation.records import SUMMARY, Base, Evaluated, read_summary, sample_id, stage_settings
 from longshort.evaluation.variants import Variant, make_variants
-from longshort.folders import write_whole
+from longshort.folders import sole_use_of, write_whole
 from longshort.generation import Generator, Tokenizer
 from longshort.grading_pool import GradingPool
 from longshort.lazy_engines import LazyEngines
@@ -38,7 +42,7 @@ from longshort.model_folder import context_length, load_tokenizer
 from longshort.player import Player
 from longshort.protocols import protocol_of
 from longshort.run import evaluation_sampling
-from longshort.stages import ItemsFailedError, Record, StageResult, run_stage
+from longshort.stages import ItemsFailedError, Record, open_stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ async def evaluate(config: DictConfig, display: Display, engines: Engines | None
     ``engines``: by default vLLM's on Ray.
 
     Raises:
-        ValueError: benchmarks or models cannot be read, or the folder holds another evaluation.
+        ValueError: benchmarks or models cannot be read, the folder holds another evaluation or is in use, or
+            ``evaluation.base`` is not comparable.
         ItemsFailedError: at the end, where samples failed.
     """
     config = _frozen(config)
@@ -81,7 +86,7 @@ async def evaluate(config: DictConfig, display: Display, engines: Engines | None
     for each in benchmarks:
         if Path(each.path).absolute().parent == folder.absolute():
             raise ValueError(f"evaluation.folder={folder} holds the benchmark {each.path}; choose another folder")
-    base = config.evaluation.base and read_summary(Path(config.evaluation.base))
+    base = Base.read(Path(config.evaluation.base)) if config.evaluation.base else None
     display.stage("loading benchmarks and tokenizers")
     protocol = protocol_of(config.team)
     tokenizers = {str(name): load_tokenizer(policy, str(name), protocol) for name, policy in config.policies.items()}
@@ -99,9 +104,12 @@ async def evaluate(config: DictConfig, display: Display, engines: Engines | None
         playable = [_playable(config, each, grader, rewards) for each in benchmarks]
         for variant in variants:
             _refuse_long_prompts(config, variant, playable)
+        sampling = evaluation_sampling(config)
+        evaluations = [Evaluation(folder / variant.name, variant, model, sampling, base) for variant in variants]
+        for evaluation in evaluations:
+            evaluation.refuse_other_base(playable)
         try:
-            for variant in variants:
-                evaluation = Evaluation(folder / variant.name, variant, model, evaluation_sampling(config), base or {})
+            for evaluation in evaluations:
                 failures += await evaluation.run(playable, grader, display)
         finally:
             lazy.stop()
@@ -114,71 +122,85 @@ class Evaluation:
     """One folder: a model, played in one way.
 
     Attributes:
-        base: summary of the evaluation that AES is measured against, or empty.
+        base: what AES is measured against, if anything.
     """
 
     folder: Path
     variant: Variant
     model: Mapping[str, Any]
     sampling: Sampling
-    base: Mapping[str, Any]
+    base: Base | None
+
+    def refuse_other_base(self, benchmarks: Sequence[Playable]) -> None:
+        """ValueError where the base played one of these benchmarks, or of those in the folder, otherwise."""
+        if self.base is None:
+            return
+        earlier = {name: stage_settings(self.folder, name) for name in self._numbers() if name in self.base.benchmarks}
+        for name, settings in (earlier | {each.benchmark.name: self._settings(each) for each in benchmarks}).items():
+            self.base.refuse_others(name, settings)
 
     async def run(
         self, benchmarks: Sequence[Playable], grader: GradingPool, display: Display
     ) -> list[ItemsFailedError]:
         """Play what is missing; the summary is written anew after each benchmark. Returns what failed."""
         failures = []
-        numbers: dict[str, Any] = {}
-        if (self.folder / SUMMARY).is_file():
-            # Benchmarks of an earlier command stay.
-            numbers = dict(read_summary(self.folder)["benchmarks"])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(numbers)
+        with sole_use_of(self.folder):
+            summary = self._write({})
         for each in benchmarks:
             name = each.benchmark.name
             display.stage(" ".join(filter(None, ("playing", name, self.variant.name))))
-            result = await self._play(each, grader, display)
-            if result.failed:
-                failures.append(ItemsFailedError(name, result.failed))
-                continue
-            samples = [Evaluated.from_record(record) for record in result.records.values()]
-            numbers[name] = benchmark_numbers(samples) | {"left_out": dict(each.left_out)}
-            self._write(numbers)
-        self._show(numbers, display)
+            with open_stage(self.folder, name, self._settings(each)) as stage:
+                items = {
+                    sample_id(problem.id, sample): (problem, sample)
+                    for problem in each.problems
+                    for sample in range(each.samples)
+                }
+                player = Player(self.variant.controller, grader, each.rewards)
+                await stage.run(items, partial(self._play, player), display.advance)
+                result = stage.finish(items)
+                if result.failed:
+                    failures.append(ItemsFailedError(name, result.failed))
+                    continue
+                samples = [Evaluated.from_record(record) for record in result.records.values()]
+                summary = self._write({name: benchmark_numbers(samples) | {"left_out": dict(each.left_out)}})
+        self._show(summary["benchmarks"], display)
         return failures
 
-    async def _play(self, playable: Playable, grader: GradingPool, display: Display) -> StageResult:
-        player = Player(self.variant.controller, grader, playable.rewards)
-        items = {
-            sample_id(problem.id, sample): (problem, sample)
-            for problem in playable.problems
-            for sample in range(playable.samples)
-        }
+    async def _play(self, player: Player, item: tuple[Problem, int]) -> Record:
+        episode, correct = await player.play_one(*item, self.sampling)
+        return Evaluated(episode, correct).to_record()
 
-        async def work(item: tuple[Problem, int]) -> Record:
-            episode, correct = await player.play_one(*item, self.sampling)
-            return Evaluated(episode, correct).to_record()
-
+    def _settings(self, playable: Playable) -> dict[str, Any]:
         settings = flat({"model": self.model, **self.variant.settings, "samples": playable.samples})
-        settings["problems"] = problems_digest(playable.problems)
-        return await run_stage(self.folder, playable.benchmark.name, items, work, settings, display.advance)
+        return settings | {"problems": problems_digest(playable.problems)}
 
-    def _write(self, numbers: Mapping[str, Any]) -> None:
+    def _numbers(self) -> dict[str, dict[str, Any]]:
+        """Those of earlier commands, without the AES, whose base may have been another."""
+        if not (self.folder / SUMMARY).is_file():
+            return {}
+        earlier = read_summary(self.folder)["benchmarks"]
+        return {name: {key: each[key] for key in each if key != "aes"} for name, each in earlier.items()}
+
+    def _write(self, played: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Numbers of ``played`` into the summary on disk; the caller holds the folder."""
+        refuse_others(self.folder, self.model, self.variant.settings)
+        numbers = self._numbers() | {name: dict(each) for name, each in played.items()}
         average = average_numbers(list(numbers.values())) if numbers else {}
-        found = {name: dict(values) for name, values in numbers.items()}
         if self.base:
-            for name, values in found.items():
-                if name in self.base["benchmarks"]:
-                    values["aes"] = _aes(values, self.base["benchmarks"][name])
-            if found and found.keys() == self.base["benchmarks"].keys():
-                average["aes"] = _aes(average, self.base["average"])
+            for name in numbers.keys() & self.base.benchmarks.keys():
+                self.base.refuse_others(name, stage_settings(self.folder, name))
+                numbers[name]["aes"] = _aes([numbers[name]], [self.base.benchmarks[name]])
+            if numbers and numbers.keys() == self.base.benchmarks.keys():
+                average["aes"] = _aes(list(numbers.values()), list(self.base.benchmarks.values()))
         summary = {
             "model": self.model,
             "settings": self.variant.settings,
-            "benchmarks": found,
+            "base": str(self.base.folder) if self.base else None,
+            "benchmarks": numbers,
             "average": average,
         }
         write_whole(self.folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        return summary
 
     def _show(self, numbers: Mapping[str, Any], display: Display) -> None:
         rows = [
@@ -195,7 +217,11 @@ class Evaluation:
             for name, each in numbers.items()
         ]
         columns = ("benchmark", "problems", "samples", "pass@1", "95% interval", "tokens", "turns", "truncated")
-        display.table(str(self.folder / SUMMARY), columns, rows)
+        title = str(self.folder / SUMMARY)
+        if self.base and numbers.keys() != self.base.benchmarks.keys():
+            others = ", ".join(self.base.benchmarks) or "nothing"
+            title += f"\nThe average has no AES, since its base {self.base.folder} played {others}"
+        display.table(title, columns, rows)
 
 
 class TeamEngines:
@@ -260,7 +286,11 @@ def _refuse_long_prompts(config: DictConfig, variant: Variant, benchmarks: Seque
             )
 
 
-def _aes(numbers: Mapping[str, Any], base: Mapping[str, Any]) -> float | None:
-    if not base["pass@1"]:
+def _aes(numbers: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of mean accuracy and mean length over the same benchmarks; None where the base has nothing to divide by."""
+    accuracy, length, base_accuracy, base_length = (
+        fmean(each[key] for each in benchmarks) for benchmarks in (numbers, base) for key in ("pass@1", "tokens")
+    )
+    if not base_accuracy or not base_length:
         return None
-    return accuracy_efficiency_score(numbers["pass@1"], numbers["tokens"], base["pass@1"], base["tokens"])
+    return accuracy_efficiency_score(accuracy, length, base_accuracy, base_length)

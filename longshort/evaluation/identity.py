@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from longshort.episode import Problem
 from longshort.evaluation.baselines import BUDGET_FORCING, FIRST_THOUGHT, NO_BASELINE, TALE_EP
 from longshort.evaluation.records import SUMMARY, read_summary
+from longshort.extern import PACKAGE
 from longshort.model_folder import WEIGHTS
 from longshort.rounds.schedule import leaves
 
@@ -27,11 +28,37 @@ OWN_KEYS = {
 
 
 def model_facts(config: DictConfig) -> dict[str, dict[str, str | None]]:
-    """By policy, where its model is and, of a folder, a digest of its weights."""
-    return {
-        str(name): {"path": str(policy.model.path), "weights": weights_digest(Path(policy.model.path).expanduser())}
-        for name, policy in config.policies.items()
-    }
+    """By policy, what :func:`facts_of` knows of its model.
+
+    A folder of weights keeps the spelling that it has in the evaluation which ``evaluation.folder`` holds, because the
+    files there are compared with it.
+    """
+    before = _models_before(Path(config.evaluation.folder))
+    found = {str(name): facts_of(policy.model) for name, policy in config.policies.items()}
+    for name, facts in found.items():
+        spelled = before.get(name, {}).get("path")
+        if spelled and facts["weights"] and Path(spelled).expanduser().resolve() == Path(facts["path"] or "").resolve():
+            facts["path"] = spelled
+    return found
+
+
+def facts_of(model: DictConfig) -> dict[str, str | None]:
+    """Where a model is, of a folder a digest of its weights, and what else its prompts depend on, where that is set.
+
+    Args:
+        model: verl's settings of it.
+    """
+    facts = {"path": _absolute(model.path), "weights": weights_digest(Path(model.path).expanduser())}
+    if model.tokenizer_path:
+        facts["tokenizer_path"] = _absolute(model.tokenizer_path)
+    if model.custom_chat_template:
+        facts["chat_template"] = text_digest(model.custom_chat_template)
+    return facts
+
+
+def text_digest(text: str) -> str:
+    """Sixteen hexadecimal digits."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def weights_digest(folder: Path) -> str | None:
@@ -67,6 +94,8 @@ def play_settings(config: DictConfig, budget: int | None) -> dict[str, Any]:
     own: dict[str, Any] = {"name": baseline.name, **{key: baseline[key] for key in OWN_KEYS.get(baseline.name, ())}}
     if budget is not None:
         own["budget"] = budget
+    grading = _grading(config)
+    named = {} if team.limit_in_prompt is None else {"limit_in_prompt": team.limit_in_prompt}
     return {
         "protocol": team.protocol,
         **({} if baseline.name == NO_BASELINE else {"baseline": own}),
@@ -76,7 +105,9 @@ def play_settings(config: DictConfig, budget: int | None) -> dict[str, Any]:
             "max_turn_tokens": OmegaConf.to_container(team.max_turn_tokens),
             "max_episode_tokens": team.max_episode_tokens,
             "close_cut_turns": team.close_cut_turns,
+            **named,
         },
+        **({"grading": grading} if grading else {}),
         "sampling": {key: evaluation[key] for key in ("temperature", "top_p", "top_k")},
         "seed": config.seed,
     }
@@ -99,6 +130,37 @@ def refuse_others(folder: Path, model: Mapping[str, Any], settings: Mapping[str,
 def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted keys, as JSON gives them back."""
     return dict(leaves(json.loads(json.dumps(facts))))
+
+
+def _grading(config: DictConfig) -> dict[str, Any]:
+    """The user's own functions: for all problems, and by data source."""
+    own, by_source = config.custom_reward_function, config.reward.functions
+    found: dict[str, Any] = {"function": _function(own)} if own.path else {}
+    if by_source:
+        found["functions"] = {str(source): _function(named) for source, named in by_source.items()}
+    return found
+
+
+def _function(named: DictConfig) -> dict[str, str | None]:
+    """Of a file also a digest of its bytes; of a package the name alone."""
+    if named.path.startswith(PACKAGE):
+        return {"path": named.path, "name": named.name}
+    file = Path(named.path.removeprefix("file://")).expanduser().absolute()
+    digest = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() if file.is_file() else None
+    return {"path": str(file), "name": named.name, "digest": digest}
+
+
+def _absolute(path: str) -> str:
+    """A folder's path from the root; a name on the hub as it is."""
+    folder = Path(path).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else str(path)
+
+
+def _models_before(folder: Path) -> Mapping[str, Any]:
+    """The models of the evaluation in ``folder``, or of the first of its budgets; empty where there is none."""
+    summaries = [folder / SUMMARY, *sorted(folder.glob(f"budget-*/{SUMMARY}"))]
+    found: Mapping[str, Any] = next((read_summary(file.parent)["model"] for file in summaries if file.is_file()), {})
+    return found
 
 
 def _facts(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import comb, sqrt
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import atan, comb, cos, fsum, pi, sin, sqrt
 from statistics import fmean, stdev
 
 LENGTH_WEIGHT = 1.0
@@ -51,21 +52,16 @@ def clustered_standard_error(correct: Sequence[Sequence[bool | float]]) -> float
     Raises:
         ValueError: fewer than two problems, or a problem without a sample.
     """
-    if len(correct) < 2:
-        raise ValueError(f"a standard error over {len(correct)} problem(s) is undefined; give at least 2 problems")
-    for index, samples in enumerate(correct):
-        if not samples:
-            raise ValueError(f"problem {index} has no sample; give at least 1, or leave the problem out")
-    return stdev([fmean(samples) for samples in correct]) / sqrt(len(correct))
+    return stdev(_shares(correct)) / sqrt(len(correct))
 
 
-def confidence_interval(correct: Sequence[Sequence[bool | float]]) -> tuple[float, float]:
-    """95% interval of pass@1, clustered by problem: Wilson's, for as many independent answers as the samples are worth.
+def interval_error(correct: Sequence[Sequence[bool | float]]) -> float:
+    """Standard error that the interval of pass@1 is made of; above 0 also where all problems agree.
 
-    With p = pass@1 and its clustered standard error e, n = p (1 - p) / e^2 independent answers would have that error
-    (the effective sample size of cluster samples); then (p + z^2/2n ± z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
-    Unlike p ± z e it stays within 0 and 1, and where all problems agree it is not a point: n is then the number of
-    problems. It never is more than the number of samples.
+    As if z^2/2 further problems had no right answer and z^2/2 only right ones (Agresti & Coull 1998), but with a
+    problem's share of right answers in place of one answer, because samples of a problem succeed together. With
+    n = P + z^2 and the middle c = (sum_p m_p + z^2/2) / n:
+    sqrt(sum_p (m_p - c)^2 + z^2/2 (c^2 + (1 - c)^2)) / n. With one sample a problem it is sqrt(c (1 - c) / n).
 
     Args:
         correct: (P, k), as in :func:`clustered_standard_error`.
@@ -73,13 +69,80 @@ def confidence_interval(correct: Sequence[Sequence[bool | float]]) -> tuple[floa
     Raises:
         ValueError: see :func:`clustered_standard_error`.
     """
-    error = clustered_standard_error(correct)
-    p = fmean(map(fmean, correct))
-    n = float(len(correct))
-    if 0 < p < 1 and error > 0:
-        n = min(p * (1 - p) / error**2, sum(map(len, correct)))
-    middle, spread = p + Z_95**2 / (2 * n), Z_95 * sqrt(p * (1 - p) / n + Z_95**2 / (4 * n**2))
-    return max((middle - spread) / (1 + Z_95**2 / n), 0.0), min((middle + spread) / (1 + Z_95**2 / n), 1.0)
+    return _padded(_shares(correct), {0.0: Z_95**2 / 2, 1.0: Z_95**2 / 2})[1]
+
+
+def confidence_interval(correct: Sequence[Sequence[bool | float]]) -> tuple[float, float]:
+    """95% interval of pass@1, clustered by problem: c ± t e, within 0 and 1.
+
+    c and e are the middle and the error of :func:`interval_error`, t the 0.975 quantile of Student's distribution of
+    P - 1 degrees of freedom. It holds the plain mean, is never a point, and changes little with one answer.
+
+    Args:
+        correct: (P, k), as in :func:`clustered_standard_error`.
+
+    Raises:
+        ValueError: see :func:`clustered_standard_error`.
+    """
+    return average_interval([fmean(_shares(correct))], [interval_error(correct)], [len(correct)])[1]
+
+
+def average_interval(
+    accuracies: Sequence[float], errors: Sequence[float], problems: Sequence[int]
+) -> tuple[float, tuple[float, float]]:
+    """Standard error and 95% interval of the mean of pass@1 over B benchmarks, each counting the same.
+
+    The z^2 further problems of :func:`interval_error` are divided between the benchmarks (Price & Bonett 2004, of a
+    linear function of proportions), because a shift of each middle would not shrink in the mean as errors do. With
+    w = z^2/B, a benchmark of P problems has the middle (P m + w/2) / (P + w) and its error times (P + z^2) / (P + w).
+    Errors of benchmarks are independent: e = sqrt(sum of squares) / B. The interval is the mean of the middles ± t e,
+    within 0 and 1; the degrees of freedom are Satterthwaite's, (sum e_b^2)^2 / sum(e_b^4 / (P_b - 1)), rounded down.
+
+    Args:
+        accuracies, errors, problems: (B,), pass@1, :func:`interval_error` and P of each.
+    """
+    added = Z_95**2 / len(accuracies)
+    middle = fmean((p * m + added / 2) / (p + added) for m, p in zip(accuracies, problems, strict=True))
+    squares = [(e * (p + Z_95**2) / (p + added)) ** 2 for e, p in zip(errors, problems, strict=True)]
+    error = sqrt(fsum(squares)) / len(squares)
+    freedom = fsum(squares) ** 2 / fsum(one**2 / (p - 1) for one, p in zip(squares, problems, strict=True))
+    # A rounding error shall not make 28 of 29.
+    half = student_95(int(freedom + 1e-6)) * error
+    return error, (max(middle - half, 0.0), min(middle + half, 1.0))
+
+
+def difference_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of problems' differences of their shares of right answers; never a point.
+
+    As if half a further problem had the difference -1, half a one +1, and one 0 (Agresti & Min 2005, who add 1/2 to
+    each of the four kinds of matched answers); then Student's with P - 1 degrees of freedom, within -1 and 1.
+
+    Args:
+        differences: (P,), each between -1 and 1; P is at least 2.
+    """
+    middle, error = _padded(differences, {-1.0: 0.5, 0.0: 1.0, 1.0: 0.5})
+    half = student_95(len(differences) - 1) * error
+    return max(middle - half, -1.0), min(middle + half, 1.0)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of P values without bounds, at least 2: Student's with P - 1 degrees of freedom."""
+    half = student_95(len(values) - 1) * stdev(values) / sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+@lru_cache
+def student_95(freedom: int) -> float:
+    """The t that a value of Student's distribution lies within ±t of with probability 0.95; freedom is at least 1.
+
+    By bisection of the exact probability (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4).
+    """
+    # One degree of freedom has 12.71.
+    low, high = Z_95, 13.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _student_within(middle, freedom) > 0.95 else (middle, high)
+    return high
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -96,3 +159,32 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     if not 1 <= k <= samples:
         raise ValueError(f"pass@{k} of {samples} samples is undefined; give a k between 1 and {samples}")
     return 1.0 - comb(samples - right, k) / comb(samples, k)
+
+
+def _student_within(t: float, freedom: int) -> float:
+    angle = atan(t / sqrt(freedom))
+    odd = freedom % 2
+    term, total = cos(angle) ** odd, 0.0
+    for power in range(odd, freedom - 1, 2):
+        total += term
+        term *= (power + 1) / (power + 2) * cos(angle) ** 2
+    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
+
+
+def _padded(values: Sequence[float], added: Mapping[float, float]) -> tuple[float, float]:
+    """Mean and standard error of ``values`` and of further ones, by value how many."""
+    n = len(values) + fsum(added.values())
+    mean = (fsum(values) + fsum(value * count for value, count in added.items())) / n
+    squares = fsum((value - mean) ** 2 for value in values)
+    squares += fsum(count * (value - mean) ** 2 for value, count in added.items())
+    return mean, sqrt(squares) / n
+
+
+def _shares(correct: Sequence[Sequence[bool | float]]) -> list[float]:
+    """Of right answers, problem by problem."""
+    if len(correct) < 2:
+        raise ValueError(f"a standard error over {len(correct)} problem(s) is undefined; give at least 2 problems")
+    for index, samples in enumerate(correct):
+        if not samples:
+            raise ValueError(f"problem {index} has no sample; give at least 1, or leave the problem out")
+    return [fmean(samples) for samples in correct]

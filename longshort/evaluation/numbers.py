@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -11,20 +10,23 @@ from typing import Any, get_args
 
 from longshort.episode import Episode, Outcome
 from longshort.evaluation.context_cost import context_cost
-from longshort.evaluation.metrics import Z_95, clustered_standard_error, confidence_interval, pass_at_k
+from longshort.evaluation.metrics import average_interval, confidence_interval, interval_error, pass_at_k
 from longshort.evaluation.records import Evaluated, by_problem
 
 # Of lengths, in per cent: ThinkPrune's (arXiv 2504.01296).
 PERCENTILES = (20, 40, 50, 60, 80, 90, 99)
 # What has no mean over benchmarks.
-NOT_AVERAGED = frozenset({"problems", "samples", "left_out", "interval", "standard_error", "max", "length_percentiles"})
+NOT_AVERAGED = frozenset(
+    {"problems", "samples", "left_out", "interval", "standard_error", "max", "length_percentiles", "aes"}
+)
 
 
 def benchmark_numbers(samples: Sequence[Evaluated]) -> dict[str, Any]:
     """Numbers of one benchmark; shares are between 0 and 1, lengths are sampled tokens.
 
-    - ``pass@1``, ``standard_error``, ``interval``: mean over problems, clustered by problem; the latter two are None
-      for a single problem. ``pass@k``: by k, the powers of two up to the samples of a problem, and that number.
+    - ``pass@1``, ``standard_error``, ``interval``: mean over problems, clustered by problem, the interval and the error
+      that it is made of; the latter two are None for a single problem.
+    - ``pass@k``: by k, the powers of two up to the samples of a problem, and that number.
     - ``tokens``: of a conversation; ``tokens_per_right_answer``: all tokens through all right answers, None without.
     - ``turns``, ``outcomes``, ``truncated`` (a limit of tokens or turns was hit), ``malformed``, ``errors`` (ungraded).
     - ``length_percentiles``: of right and of wrong answers; None where there are none.
@@ -42,7 +44,7 @@ def benchmark_numbers(samples: Sequence[Evaluated]) -> dict[str, Any]:
         "problems": len(grouped),
         "samples": max(map(len, grouped)),
         "pass@1": fmean(map(fmean, grouped)),
-        "standard_error": clustered_standard_error(grouped) if several else None,
+        "standard_error": interval_error(grouped) if several else None,
         "interval": list(confidence_interval(grouped)) if several else None,
         "pass@k": _pass_at_ks(grouped),
         "tokens": tokens / len(episodes),
@@ -66,17 +68,16 @@ def benchmark_numbers(samples: Sequence[Evaluated]) -> dict[str, Any]:
 def average_numbers(benchmarks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over benchmarks, each counting the same, of the numbers that all of them have.
 
-    The benchmarks' errors are independent, so that of the mean of B is sqrt(sum of squares) / B; ``interval`` is
-    Wald's.
+    ``standard_error`` and ``interval``, where every benchmark has them, are
+    :func:`longshort.evaluation.metrics.average_interval`'s.
     """
     found = _mean_of(benchmarks)
     errors = [each["standard_error"] for each in benchmarks]
-    known = [error for error in errors if error is not None]
-    if known and len(known) == len(errors):
-        error = math.hypot(*known) / len(known)
-        mean = found["pass@1"]
-        found["standard_error"] = error
-        found["interval"] = [max(mean - Z_95 * error, 0.0), min(mean + Z_95 * error, 1.0)]
+    if all(errors):
+        error, interval = average_interval(
+            [each["pass@1"] for each in benchmarks], errors, [each["problems"] for each in benchmarks]
+        )
+        found |= {"standard_error": error, "interval": list(interval)}
     return found
 
 

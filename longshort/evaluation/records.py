@@ -1,13 +1,14 @@
 """What an evaluation leaves in its folder: one stage a benchmark, and a summary of all.
 
 <folder>/<benchmark>.jsonl   records by "<problem id>/<sample>": the episode, and whether its answer is right
-<folder>/summary.json        model, settings, numbers of each benchmark and their average
+<folder>/<benchmark>.json    what these depend on
+<folder>/summary.json        model, settings, numbers of each benchmark and their average, and the base of their AES
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from longshort.episode import Episode
 from longshort.stages import Record, read_stage
 
 SUMMARY = "summary.json"
+# What has to be equal for an AES: a digest of the problems, the samples of each, and the room that an answer has.
+COMPARABLE = ("problems", "samples", "limits.max_episode_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,48 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if "benchmarks" not in summary or "settings" not in summary:
         raise ValueError(f"{file} is no summary of an evaluation; give the folder that `longshort evaluate` wrote")
     return summary
+
+
+def stage_settings(folder: Path, name: str) -> dict[str, Any]:
+    """What the records of a benchmark depend on, by dotted keys.
+
+    Raises:
+        ValueError: the folder does not say it.
+    """
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        raise ValueError(f"{file} is missing, which says how {name} was played; evaluate {name} into {folder} again")
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The evaluation that AES is measured against; ``benchmarks`` are the numbers of each."""
+
+    folder: Path
+    benchmarks: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Base:
+        """Raises ValueError where ``folder`` holds no evaluation."""
+        return cls(folder, read_summary(folder)["benchmarks"])
+
+    def refuse_others(self, name: str, settings: Mapping[str, Any]) -> None:
+        """ValueError where the base has the benchmark ``name``, but not as ``settings`` of a stage say."""
+        if name not in self.benchmarks:
+            return
+        own = stage_settings(self.folder, name)
+        differing = [
+            f"{key}={own.get(key)!r}, here {settings.get(key)!r}"
+            for key in COMPARABLE
+            if own.get(key) != settings.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"evaluation.base={self.folder} played {name} with {', and '.join(differing)}; give a base that is "
+                "comparable, or none"
+            )
 
 
 def by_problem(samples: Iterable[Evaluated]) -> dict[str, list[Evaluated]]:

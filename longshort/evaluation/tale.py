@@ -16,15 +16,16 @@ from longshort.evaluation.baselines import (
     with_request,
 )
 from longshort.generation import Chat, SamplingParams, chat_ids, text_of
-from longshort.protocol import Protocol
+from longshort.protocol import THINK, Protocol
 from longshort.solo import SOLO
 
 
 class EstimatingController(SynergyController):
     """Plays a team of one in two turns: the estimate, which the second turn does not see, and the answer.
 
-    The estimate's tokens count as the conversation's, in the role ``ESTIMATE``. Where it holds no number, its turn is
-    not well formed and the model is asked to be brief. ``max_episode_tokens`` caps the answer.
+    The estimate's tokens count as the conversation's, in the role ``ESTIMATE``. Where it holds no number, was cut or
+    did not end its thinking, its turn is not well formed and the model is asked to be brief. ``max_episode_tokens``
+    caps the answer.
 
     Args:
         estimate_tokens: cap of the estimate.
@@ -44,15 +45,15 @@ class EstimatingController(SynergyController):
     ) -> Episode:
         """See :meth:`SynergyController.play`; prompts are always the question's, and nobody listens."""
         assert prompts is None and listener is None, "an evaluation asks questions"
-        turn, prompt = await self._estimate(problem, sample, sampling)
-        budget = estimated_budget(turn.text)
+        turn, prompt, budget = await self._estimate(problem, sample, sampling)
         request = BRIEF_REQUEST if budget is None else BUDGET_REQUEST.format(budget=budget)
         asked = replace(problem, question=problem.question + request)
         episode = await super().play(asked, sample, sampling)
         asked_with = {ESTIMATE: prompt, **episode.prompts}
         return replace(episode, problem=problem, prompts=asked_with, turns=(turn, *episode.turns))
 
-    async def _estimate(self, problem: Problem, sample: int, sampling: Sampling) -> tuple[Turn, tuple[int, ...]]:
+    async def _estimate(self, problem: Problem, sample: int, sampling: Sampling) -> tuple[Turn, Ids, int | None]:
+        """The turn, its prompt and the budget in it."""
         member = self.members[SOLO]
         # Without the system prompt, which asks to reason first.
         prompt = chat_ids(member.tokenizer, Chat(({"role": "user", "content": problem.question + ESTIMATE_REQUEST},)))
@@ -66,15 +67,17 @@ class EstimatingController(SynergyController):
         )
         completion = await member.generator.generate(prompt, params, f"{ESTIMATE}/{problem.id}/{sample}")
         text = text_of(completion, member.tokenizer)
+        opened = member.tokenizer.decode(list(prompt), skip_special_tokens=False).rstrip().endswith(THINK)
+        budget = None if completion.finish_reason == "length" else estimated_budget(text, opened)
         turn = Turn(
             role=ESTIMATE,
             token_ids=completion.token_ids,
             text=text,
             log_probs=completion.log_probs,
             finish_reason=completion.finish_reason,
-            well_formed=estimated_budget(text) is not None,
+            well_formed=budget is not None,
             read_as={SOLO: ()},
             cached_tokens=completion.cached_tokens,
             prompt_tokens=len(prompt),
         )
-        return turn, prompt
+        return turn, prompt, budget

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from longshort.evaluation.behaviour.phases import PHASES
 from longshort.evaluation.metrics import accuracy_efficiency_score
+from longshort.report.behaviour_tables import behaviour_tables
 from longshort.report.records import Measure, Run
 from longshort.report.tables import Cell, Column, Table
 
@@ -30,8 +30,7 @@ def tables_of(runs: Sequence[Run]) -> list[Table]:
         turns_table(runs),
         lengths_table(runs),
         context_table(runs),
-        words_table(runs),
-        phases_table(runs),
+        *behaviour_tables(runs),
         chains_table(runs),
         settings_table(runs),
     )
@@ -105,10 +104,15 @@ def benchmarks_table(runs: Sequence[Run]) -> Table:
         *(Column("benchmark"), Column("run"), Column("problems", "count"), Column("samples", "count")),
         *(Column("pass@1", "share"), Column("from", "share"), Column("to", "share"), Column("pass@k", "share")),
         *(Column("k", "count"), Column("tokens", "tokens"), Column("tokens per right answer", "tokens")),
-        *(Column("truncated", "share"), Column("malformed", "share"), _AES),
+        *(Column("turns", "turns"), Column("most turns", "count"), Column("truncated", "share")),
+        *(Column("malformed", "share"), _AES, Column("left out: unreadable", "count")),
+        Column("left out: ungradable", "count"),
     )
     rows = [_benchmark_row(name, run.name, run.benchmarks[name]) for name, run in _by_benchmark(runs)]
-    note = "From and to are the 95% interval of pass@1, clustered by problem."
+    note = (
+        "From and to are the 95% interval of pass@1, clustered by problem. Rows of one benchmark are of the same "
+        "problems. Left out are rows that are no problems, and gold answers that cannot be graded."
+    )
     return Table("benchmarks", "Benchmarks", columns, tuple(rows), note)
 
 
@@ -135,14 +139,15 @@ def turns_table(runs: Sequence[Run]) -> Table:
 
 def lengths_table(runs: Sequence[Run]) -> Table:
     """Percentiles of length of right and of wrong answers."""
-    rows: list[tuple[Cell, ...]] = []
-    shares: list[str] = []
+    found: list[tuple[str, str, str, Mapping[str, float]]] = []
     for name, run in _by_benchmark(runs):
         for answers in ("right", "wrong"):
             values = run.benchmarks[name].get("length_percentiles", {}).get(answers)
             if values:
-                shares = list(values)
-                rows.append((name, run.name, answers, *values.values()))
+                found.append((name, run.name, answers, values))
+    # Runs of different versions may have different ones.
+    shares = sorted({share for *_, values in found for share in values}, key=float)
+    rows = [(*facts, *[values.get(share) for share in shares]) for *facts, values in found]
     columns = (Column("benchmark"), Column("run"), Column("answers"), *[Column(f"{s}%", "count") for s in shares])
     return Table("lengths", "Lengths: tokens that so many answers do not exceed", columns, tuple(rows))
 
@@ -162,38 +167,6 @@ def context_table(runs: Sequence[Run]) -> Table:
     )
     note = "Tokens per conversation, in the role's own tokens. What is cached depends on the machine."
     return Table("context", "Cost of the context", columns, tuple(rows), note)
-
-
-def words_table(runs: Sequence[Run]) -> Table:
-    """Words of reflection and "aha moments" in the episodes that are here; perplexity under a reference model."""
-    rows: list[tuple[Cell, ...]] = []
-    for run in runs:
-        for name, words in run.words.items():
-            perplexity = run.behaviour.get(name, {}).get("perplexity", {}).get("perplexity")
-            shares = [words[key] for key in ("reflection_per_1000_tokens", "reflection_share", "aha_share")]
-            rows.append((run.name, name or None, words["conversations"], *shares, perplexity))
-    columns = (
-        *(Column("run"), Column("round, or benchmark"), Column("conversations", "count")),
-        *(Column("reflection words per 1,000 tokens", "turns"), Column("conversations with any", "share")),
-        *(Column("with an aha moment", "share"), Column("perplexity", "turns")),
-    )
-    return Table("words", "Words of reflection", columns, tuple(rows))
-
-
-def phases_table(runs: Sequence[Run]) -> Table:
-    """Phases of reasoning as a judge labelled them."""
-    rows: list[tuple[Cell, ...]] = []
-    for name, run in _by_benchmark(runs):
-        phases = run.behaviour.get(name, {}).get("phases")
-        if phases:
-            shares = phases["shares"] or {}
-            rows.append((name, run.name, *[shares.get(phase) for phase in PHASES], phases["judged"], phases["refused"]))
-    columns = (
-        *(Column("benchmark"), Column("run"), *[Column(phase, "share") for phase in PHASES]),
-        *(Column("judged", "count"), Column("refused", "count")),
-    )
-    note = "Shares of characters. Refused are conversations for which the judge gave no answer that could be read."
-    return Table("phases", "Phases of reasoning", columns, tuple(rows), note)
 
 
 def chains_table(runs: Sequence[Run]) -> Table:
@@ -247,10 +220,12 @@ def _benchmark_row(name: str, run: str, numbers: Any) -> tuple[Cell, ...]:
     low, high = numbers.get("interval") or (None, None)
     best = list(numbers.get("pass@k", {}).items())[-1:] or [(None, None)]
     ((k, share),) = best
+    turns, left_out = numbers.get("turns", {}), numbers.get("left_out", {})
     return (
         *(name, run, numbers.get("problems"), numbers.get("samples"), numbers.get("pass@1"), low, high, share),
         *(None if k is None else int(k), numbers.get("tokens"), numbers.get("tokens_per_right_answer")),
-        *(numbers.get("truncated"), numbers.get("malformed"), numbers.get("aes")),
+        *(turns.get("mean"), turns.get("max"), numbers.get("truncated"), numbers.get("malformed"), numbers.get("aes")),
+        *(left_out.get("unreadable"), left_out.get("ungradable")),
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isfinite
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from longshort.drawing import BLUE, COLOURS, GREY, VERMILION, Paint, note, whole_ticks
 from longshort.evaluation.behaviour.phases import PHASES
-from longshort.report.records import Measure, Run
+from longshort.report.records import Measure, Run, Sample
 from longshort.report.text import one_line
 from longshort.thoughts.figures import LENGTH_HEIGHT, paint_accuracy_and_length, paint_scores, scores_height
 
@@ -22,6 +23,7 @@ _MARKERS = "osD^vP"
 # Inches of a panel.
 _PANEL = 2.7
 _FEWEST_IN_HISTOGRAM = 2
+_MOST_HISTOGRAMS = 24
 _MOST_WORDS = 10
 # With more points than these in a panel, their names would hide each other.
 _MOST_NAMED = 16
@@ -70,11 +72,19 @@ def accuracy_by_tokens(runs: Sequence[Run]) -> Iterator[Plot]:
 
 
 def lengths(runs: Sequence[Run]) -> Iterator[Plot]:
-    """Histograms of tokens, of right and of wrong answers."""
-    shown = [run for run in runs if sum(s.correct is not None for s in run.samples) >= _FEWEST_IN_HISTOGRAM]
+    """Histograms of tokens, of right and of wrong answers, a panel for each source of problems of a run."""
+    found = [
+        (", ".join(filter(None, (run.name, source))), samples)
+        for run in runs
+        for source, samples in _by_source(run).items()
+        if len(samples) >= _FEWEST_IN_HISTOGRAM
+    ]
+    shown = found[:_MOST_HISTOGRAMS]
     if shown:
-        height = 1.0 + 1.9 * len(shown)
-        yield Plot("lengths", "Lengths of right and of wrong answers", height, partial(_paint_lengths, runs=shown))
+        title = "Lengths of right and of wrong answers"
+        if len(shown) < len(found):
+            title += f": the first {len(shown)} of {len(found)} sources"
+        yield Plot("lengths", title, 1.0 + 1.9 * len(shown), partial(_paint_lengths, panels=shown))
 
 
 def rewards(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -129,7 +139,8 @@ def words(runs: Sequence[Run]) -> Iterator[Plot]:
         ends = [names[0], names[-1]] if run.kind == "training" and len(names) > 1 else names
         groups += [(f"{run.name}, {name}" if name else run.name, run.words[name]["reflection"]) for name in ends]
     if any(frequencies for _, frequencies in groups):
-        yield Plot("words", "Words of reflection", 4.8, partial(_paint_words, groups=groups[: len(COLOURS)]))
+        height = 1.2 + 3.6 * ceil(len(groups) / len(COLOURS))
+        yield Plot("words", "Words of reflection", height, partial(_paint_words, groups=groups))
 
 
 def phases(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -161,8 +172,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _paint_rounds(figure: Figure, shown: Sequence[tuple[Run, Sequence[Measure]]]) -> None:
     above, below = figure.subplots(2, 1, sharex=True)
     most = max(len(measures) for _, measures in shown)
+    several = len({measures[0].problems for _, measures in shown}) > 1
     for number, (run, measures) in enumerate(shown):
-        style = {"color": _colour(number), "marker": _marker(number), "label": _label(run.name)}
+        name = f"{run.name}, {measures[0].problems}" if several else run.name
+        style = {"color": _colour(number), "marker": _marker(number), "label": _label(name, 60)}
         errors = [2 * (m.error or 0) for m in measures]
         above.errorbar(range(len(measures)), [m.accuracy for m in measures], errors, capsize=3, elinewidth=1, **style)
         below.plot(range(len(measures)), [m.tokens for m in measures], **style)
@@ -192,8 +205,9 @@ def _paint_pareto(figure: Figure, groups: Mapping[str, Sequence[tuple[Run, Measu
                 axes.scatter(*where, color=_colour(number), marker=_marker(number), label=_label(name), zorder=2)
         for point, text in _names_of(points).items() if len(points) <= _MOST_NAMED else ():
             place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8, "color": GREY}
-            axes.annotate(_label(text), point, parse_math=False, **place)
-        _title(axes, problems)
+            axes.annotate(_name(text), point, parse_math=False, **place)
+        # Names of problems end with what tells them apart.
+        axes.set_title(fill(one_line(problems), 84 // columns), loc="left", fontsize=11, parse_math=False)
         _shares(axes, "Accuracy", whole=False)
         axes.set_xlabel("Tokens per conversation")
         axes.set_xlim(left=0)
@@ -201,6 +215,7 @@ def _paint_pareto(figure: Figure, groups: Mapping[str, Sequence[tuple[Run, Measu
     for axes in list(grid.flat)[len(groups) :]:
         axes.remove()
     _legend(figure, *grid.flat[: len(groups)])
+    note(figure, "Runs share a panel where the problems are the same.")
 
 
 def _names_of(points: Sequence[tuple[Run, Measure]]) -> dict[tuple[float, float], str]:
@@ -213,24 +228,33 @@ def _names_of(points: Sequence[tuple[Run, Measure]]) -> dict[tuple[float, float]
     return found
 
 
-def _paint_lengths(figure: Figure, runs: Sequence[Run]) -> None:
-    panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
-    every = sorted(s.tokens for run in runs for s in run.samples if s.correct is not None)
+def _by_source(run: Run) -> dict[str, list[Sample]]:
+    """Graded samples: of evaluations and tests, or of what there is where there are none."""
+    graded = [sample for sample in run.samples if sample.correct is not None]
+    tests = [sample for sample in graded if sample.origin in ("evaluation", "validation")]
+    found: dict[str, list[Sample]] = {}
+    for sample in tests or graded:
+        found.setdefault(sample.problem.source, []).append(sample)
+    return found
+
+
+def _paint_lengths(figure: Figure, panels: Sequence[tuple[str, Sequence[Sample]]]) -> None:
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    every = sorted(sample.tokens for _, samples in panels for sample in samples)
     # The longest hundredth would squeeze all others into a few bars; it is in the last one.
     top = max(every[min(ceil(0.99 * len(every)), len(every) - 1)], 1)
     edges = [top * i / 40 for i in range(41)]
-    for axes, run in zip(panels, runs, strict=True):
+    for axes, (title, samples) in zip(grid, panels, strict=True):
         for correct, name, colour, hatch in ((True, "right", BLUE, ""), (False, "wrong", VERMILION, "///")):
-            values = [min(s.tokens, top) for s in run.samples if s.correct is correct]
+            values = [min(s.tokens, top) for s in samples if s.correct is correct]
             if values:
-                label = name if axes is panels[0] else None
                 look = {"alpha": 0.45, "edgecolor": colour, "hatch": hatch, "histtype": "stepfilled"}
-                axes.hist(values, edges, color=colour, label=label, **look)
-        _title(axes, run.name)
+                axes.hist(values, edges, color=colour, label=name, **look)
+        _title(axes, title)
         axes.set_ylabel("Answers")
         axes.yaxis.get_major_locator().set_params(integer=True)
-    panels[-1].set_xlabel("Tokens of the conversation")
-    _legend(figure, *panels)
+    grid[-1].set_xlabel("Tokens of the conversation")
+    _legend(figure, *grid)
     note(figure, "Longer ones than 99% of all are in the last bar.")
 
 
@@ -301,16 +325,19 @@ def _paint_words(figure: Figure, groups: Sequence[tuple[str, Mapping[str, float]
         for word, frequency in frequencies.items():
             totals[word] = totals.get(word, 0) + frequency
     shown = sorted(totals, key=lambda word: -totals[word])[:_MOST_WORDS]
-    axes = figure.subplots()
-    width = 0.8 / len(groups)
-    for number, (name, frequencies) in enumerate(groups):
-        places = [place + (number - (len(groups) - 1) / 2) * width for place in range(len(shown))]
-        heights = [frequencies.get(word, 0) for word in shown]
-        axes.bar(places, heights, 0.92 * width, color=_colour(number), label=_label(name))
-    axes.set_xticks(range(len(shown)), shown, rotation=25, ha="right")
-    axes.set_ylabel("Per 1,000 sampled tokens")
-    axes.grid(axis="x", visible=False)
-    _legend(figure, axes)
+    # No colour stands for two groups of a panel.
+    panels = [groups[first : first + len(COLOURS)] for first in range(0, len(groups), len(COLOURS))]
+    grid = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
+    for axes, some in zip(grid, panels, strict=True):
+        width = 0.8 / len(some)
+        for number, (name, frequencies) in enumerate(some):
+            places = [place + (number - (len(some) - 1) / 2) * width for place in range(len(shown))]
+            heights = [frequencies.get(word, 0) for word in shown]
+            axes.bar(places, heights, 0.92 * width, color=_colour(number), label=_label(name))
+        axes.set_xticks(range(len(shown)), shown, rotation=25, ha="right")
+        axes.set_ylabel("Per 1,000 sampled tokens")
+        axes.grid(axis="x", visible=False)
+        axes.legend(loc="upper right", frameon=False, fontsize=9)
 
 
 def _paint_phases(figure: Figure, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
@@ -357,12 +384,17 @@ def _from_zero(axes: Axes, name: str) -> None:
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(_label(text, 60), loc="left", fontsize=11, parse_math=False)
+    axes.set_title(_name(text, 60), loc="left", fontsize=11, parse_math=False)
+
+
+def _name(text: str, most: int = 40) -> str:
+    """Of a run or a role, where no mathematics is parsed."""
+    return one_line(text, most)
 
 
 def _label(text: str, most: int = 40) -> str:
-    """Of a run or a role; a dollar sign begins no formula, and a leading underscore hides nothing from a legend."""
-    line = one_line(text, most).replace("$", r"\$")
+    """The same where it is: a dollar sign begins no formula; and a leading underscore hides nothing from a legend."""
+    line = _name(text, most).replace("$", r"\$")
     return f" {line}" if line.startswith("_") else line
 
 

@@ -99,13 +99,15 @@ class Measure:
 
     Attributes:
         stage: when: ``"start"``, ``"reasoner"``, a round's name, or ``""`` for an evaluation.
-        problems: which; measures are compared where these are the same.
+        problems: their name; measures are compared where these are the same, see
+            :func:`longshort.report.problems.told_apart`.
         accuracy: share of right answers, mean over problems.
         error: its standard error, where known.
         tokens, turns: means per conversation.
         outcomes: share of each.
         roles: by name.
         aes: against the base that an evaluation was given, if any.
+        digest: the same for the same problems; None where these are not known.
     """
 
     stage: str
@@ -117,6 +119,7 @@ class Measure:
     outcomes: Mapping[str, float]
     roles: Mapping[str, RoleFigures]
     aes: float | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)

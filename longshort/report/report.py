@@ -16,6 +16,7 @@ from longshort.report.contents import tables_of
 from longshort.report.pack import pack
 from longshort.report.page import page
 from longshort.report.plots import plots_of
+from longshort.report.problems import told_apart
 from longshort.report.sources import named_apart, read_run
 from longshort.report.svg import inline
 from longshort.report.tables import Table, as_latex, as_markdown
@@ -30,7 +31,7 @@ def report(folders: Sequence[Path], out: Path, display: Display, first: Sequence
     if out.is_dir() or out.suffix not in (".html", ".htm"):
         raise ValueError(f"--out {out} is no name for a page; give one that ends in .html")
     display.stage("reading runs")
-    runs = named_apart([read_run(folder) for folder in folders], folders)
+    runs = told_apart(named_apart([read_run(folder) for folder in folders], folders))
     beside = out.with_name(f"{out.stem}_files")
     beside.mkdir(parents=True, exist_ok=True)
     tables = [*first, *tables_of(runs)]

@@ -17,6 +17,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from longshort.coldstart.distill import CHAINS
+from longshort.coldstart.pipeline import SUMMARY as CHAINS_SUMMARY
 from longshort.coldstart.score import ROLLOUTS
 from longshort.coldstart.synthesize import TRAIN, VALIDATION
 from longshort.episode import Episode, Turn
@@ -24,6 +25,7 @@ from longshort.evaluation.behaviour.run import read_behaviour
 from longshort.evaluation.behaviour.words import numbers_of_texts
 from longshort.evaluation.records import SUMMARY, Evaluated, benchmarks_of, read_summary
 from longshort.report.pieces import Pieces, pieces_of, units
+from longshort.report.problems import AVERAGE, files_digest, played_digest
 from longshort.report.records import Measure, Origin, RoleFigures, Run, Sample, ShownTurn
 from longshort.report.settings import shown_settings
 from longshort.report.transcripts import correct_by, read_transcripts
@@ -83,15 +85,16 @@ def _evaluation(folder: Path) -> Run:
         {role: facts.get("path") for role, facts in summary["model"].items() if isinstance(facts, Mapping)}
     )
     numbers: Mapping[str, Mapping[str, Any]] = summary["benchmarks"]
-    samples: list[Sample] = []
+    played: dict[str, list[Sample]] = {}
     for name in benchmarks_of(folder):
         if name in numbers:
-            for _, evaluated in _episodes(folder / f"{name}.jsonl", lambda row: Evaluated.from_record(row["record"])):
-                sample = _sample(evaluated.episode, evaluated.correct, "evaluation", divide)
-                samples.append(replace(sample, problem=replace(sample.problem, source=name)))
-    measures = [_measure_of(name, each) for name, each in numbers.items()]
+            rows = _episodes(folder / f"{name}.jsonl", lambda row: Evaluated.from_record(row["record"]))
+            played[name] = [_sample(each.episode, each.correct, "evaluation", divide) for _, each in rows]
+    digests = {name: played_digest(played.get(name, ()), _stage(folder, name)) for name in numbers}
+    samples = [replace(s, problem=replace(s.problem, source=name)) for name, some in played.items() for s in some]
+    measures = [replace(_measure_of(name, each), digest=digests[name]) for name, each in numbers.items()]
     if len(numbers) > 1 and "pass@1" in summary.get("average", {}):
-        measures.append(_measure_of("average", summary["average"]))
+        measures.append(_measure_of(AVERAGE, summary["average"]))
     return Run(
         name=folder.name,
         kind="evaluation",
@@ -105,6 +108,12 @@ def _evaluation(folder: Path) -> Run:
     )
 
 
+def _stage(folder: Path, name: str) -> dict[str, Any]:
+    """What the stage that played a benchmark noted of itself."""
+    file = folder / f"{name}.json"
+    return _json(file) if file.is_file() else {}
+
+
 def _coldstart(folder: Path) -> Run:
     samples = [
         _sample(episode, True, "cold start", {})
@@ -112,7 +121,7 @@ def _coldstart(folder: Path) -> Run:
         if (folder / name).is_file()
         for _, episode in _episodes(folder / name, Episode.from_dict)
     ]
-    summary = folder / SUMMARY
+    summary = folder / CHAINS_SUMMARY
     lengths, scores = (folder / "figures" / f"{name}.json" for name in ("accuracy_and_length", "scores"))
     remarks = [] if scores.is_file() else [f"{folder.name} has no scores of thoughts yet: run `longshort synthesize`."]
     return Run(
@@ -140,7 +149,7 @@ def _training(folder: Path) -> Run:
         name=folder.name,
         kind="training",
         settings=shown_settings(settings),
-        measures=tuple(_measures(record, steps)),
+        measures=tuple(_measures(record, steps, config)),
         steps=tuple(steps),
         record=record,
         words=_words([s for s in samples if s.origin != "validation"], lambda sample: sample.round),
@@ -178,10 +187,17 @@ def _of_step(file: Path, origin: Origin, trained: Mapping[int, set[str]], divide
     step = int(file.stem)
     for row, episode in _episodes(file, Episode.from_dict):
         rewards = row.get("rewards") or {}
-        correct = row["score"] >= 1 if origin == "validation" else correct_by(rewards)
+        correct = _verdict(row, origin)
         learners = trained.get(step) if origin == "training" else set()
         sample = _sample(episode, correct, origin, divide, learners)
         yield replace(sample, step=step, rewards=rewards)
+
+
+def _verdict(row: Mapping[str, Any], origin: Origin) -> bool | None:
+    """As it is stored; else by the score, which of a validation's episode is nothing but the verdict."""
+    if isinstance(stored := row.get("correct"), bool):
+        return stored
+    return bool(row["score"] > 0) if origin == "validation" else correct_by(row.get("rewards") or {})
 
 
 def _sample(
@@ -228,23 +244,26 @@ def _pieces(models: Mapping[str, str | None]) -> dict[str, Pieces]:
     return {role: pieces for role, path in models.items() if path and (pieces := by_path[path])}
 
 
-def _measures(record: Record, steps: Sequence[Mapping[str, float]]) -> Iterator[Measure]:
+def _measures(record: Record, steps: Sequence[Mapping[str, float]], config: DictConfig) -> Iterator[Measure]:
     """On the test problems; of a run without any, its first and last validation."""
+    digest = files_digest(config, "test_files")
     if record.reasoner:
-        yield _measure("reasoner", TEST, record.reasoner)
+        yield _measure("reasoner", TEST, record.reasoner, digest)
     if record.start:
-        yield _measure("start", TEST, record.start)
+        yield _measure("start", TEST, record.start, digest)
         for each in record.rounds:
             if each.test:
-                yield _measure(each.name or "end", TEST, each.test)
+                yield _measure(each.name or "end", TEST, each.test, digest)
         return
+    digest = files_digest(config, "val_files")
     validated = [line for line in steps if "val/accuracy" in line]
     for stage, line in zip(("start", "end"), validated[:1] + validated[1:][-1:], strict=False):
         name = stage if stage == "end" or line["step"] == 0 else f"step {line['step']:.0f}"
-        yield _measure(name, VALIDATED, {key[4:]: value for key, value in line.items() if key.startswith("val/")})
+        metrics = {key[4:]: value for key, value in line.items() if key.startswith("val/")}
+        yield _measure(name, VALIDATED, metrics, digest)
 
 
-def _measure(stage: str, problems: str, metrics: Mapping[str, float]) -> Measure:
+def _measure(stage: str, problems: str, metrics: Mapping[str, float], digest: str | None) -> Measure:
     """Of :func:`longshort.metrics.episode_metrics`."""
     roles = [key.removesuffix("/turns") for key in metrics if key.endswith("/turns")]
     return Measure(
@@ -261,6 +280,7 @@ def _measure(stage: str, problems: str, metrics: Mapping[str, float]) -> Measure
             )
             for role in roles
         },
+        digest=digest,
     )
 
 

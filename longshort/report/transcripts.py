@@ -93,6 +93,10 @@ def _sample(section: list[tuple[str, str]], step: int) -> Sample | None:
 
 
 def correct_by(rewards: dict[str, float]) -> bool | None:
-    """Whether an episode was right, by the correctness part of any role; None without one."""
+    """Whether an episode was right, by the correctness part of any role; None without one.
+
+    The part may be the score of a user's own function, whose answers are right above zero. What such a function said in
+    ``acc`` is not in it.
+    """
     parts = [value for name, value in rewards.items() if name.rsplit("/", 1)[-1] == "correct"]
-    return parts[0] >= 1 if parts else None
+    return parts[0] > 0 if parts else None

@@ -5,6 +5,7 @@
   const SHOWN = 6000; // characters of a turn that are shown at first, and at the first "show more"
   const KEPT = 12; // opened chunks that are kept
   const SHADES = 6;
+  const BARS = 1000; // of tokens that have no text, a turn
   const NARROW = matchMedia("(max-width: 60rem)"); // as in viewer.css: list and episode one at a time
   const $ = (id) => document.getElementById(id);
 
@@ -35,7 +36,7 @@
   const episode = async (row) => (await chunk(columns.chunk[row]))[columns.place[row]];
 
   let index, columns, haystacks;
-  const state = { rows: [], page: 0, row: -1, beside: "", shading: "none" };
+  const state = { rows: [], page: 0, row: -1, beside: null, shading: "none" };
 
   // ---- text and elements ------------------------------------------------------------------------------------------
 
@@ -110,12 +111,12 @@
     return { rows, others, words };
   }
 
-  function apply(keep = false) {
+  function apply() {
     const mine = ++search;
     const { rows, others, words } = matches();
     order(rows);
     state.rows = rows;
-    if (!keep) state.page = 0;
+    state.page = 0;
     showList(others.length ? ", 0% of the turns searched" : "");
     if (others.length) searchTurns(mine, rows, others, words);
   }
@@ -208,6 +209,12 @@
     open(state.rows[to]);
   }
 
+  // The open episode, or the first of the page where a filter hides it.
+  function enter() {
+    if (!state.rows.length) return;
+    open(state.rows.includes(state.row) ? state.row : state.rows[state.page * PAGE], true);
+  }
+
   // ---- one episode ------------------------------------------------------------------------------------------------
 
   let opening = 0;
@@ -217,7 +224,7 @@
     state.row = row;
     mark();
     const others = alike(row);
-    const beside = others.find((other) => String(other) === state.beside) ?? others.find((other) => groupOf(other) === state.besideGroup);
+    const beside = besideOf(others);
     const first = await episode(row);
     const second = beside === undefined ? null : await episode(beside);
     if (mine !== opening) return;
@@ -226,6 +233,7 @@
       problem(row, first),
       make("div", { className: second ? "sides two" : "sides" }, side(row, first, !second), second ? side(beside, second, false) : null),
     );
+    if (state.shading === "surprise" && $("shown").querySelector(".tokens")) $("shown").append(tokenLine());
     $("shown").scrollTop = 0;
     $("viewer").classList.add("reading");
     if (!focus) return;
@@ -240,32 +248,45 @@
     if (state.row >= 0) await open(state.row);
   }
 
-  const groupOf = (row) => [columns.run[row], columns.round[row], columns.step[row]].join("/");
-
-  // Other episodes of the same problem, in all runs.
+  // Other episodes of the same problem, by run.
   function alike(row) {
-    const found = [];
-    for (let other = 0; other < columns.run.length && found.length < 400; other++) {
-      if (other !== row && columns.problem[other] === columns.problem[row]) found.push(other);
+    const found = new Map();
+    for (let other = 0; other < columns.run.length; other++) {
+      if (other === row || columns.problem[other] !== columns.problem[row]) continue;
+      const run = columns.run[other];
+      if (!found.has(run)) found.set(run, []);
+      found.get(run).push(other);
     }
     return found;
   }
 
-  function where(row) {
-    const parts = [index.runs[columns.run[row]], index.rounds[columns.round[row]], columns.step[row] >= 0 ? "step " + columns.step[row] : "", "sample " + columns.sample[row]];
+  // What the chosen run has of this problem: the chosen episode, else the one that is most like it.
+  function besideOf(others) {
+    const { beside } = state;
+    let found = beside === null ? undefined : others.get(beside.run);
+    if (found === undefined || beside.row === undefined) return found?.[0];
+    if (found.includes(beside.row)) return beside.row;
+    for (const name of ["round", "step", "sample"]) {
+      const same = found.filter((other) => columns[name][other] === columns[name][beside.row]);
+      if (same.length) found = same;
+    }
+    return found[0];
+  }
+
+  function inRun(row) {
+    const parts = [index.rounds[columns.round[row]], columns.step[row] >= 0 ? "step " + columns.step[row] : "", "sample " + columns.sample[row]];
     return parts.filter(Boolean).join(", ");
   }
 
+  const where = (row) => `${index.runs[columns.run[row]]}, ${inRun(row)}`;
+
   function bar(row, others, beside, first) {
-    const compare = make("select", { id: "beside" }, make("option", { value: "" }, others.length ? "nothing" : "no other episode of this problem"));
-    for (const other of others) {
-      compare.append(make("option", { value: other }, plain(`${where(other)}: ${VERDICT[columns.correct[other]][0]}, ${plural(columns.tokens[other], "token")}`)));
-    }
-    compare.value = beside ?? "";
-    compare.disabled = !others.length;
+    const runs = [...others].map(([run, found]) => make("option", { value: run }, plain(`${index.runs[run]}: ${plural(found.length, "episode")}`)));
+    const compare = make("select", { id: "beside" }, make("option", { value: "" }, runs.length ? "nothing" : "no other episode of this problem"), ...runs);
+    compare.value = beside === undefined ? "" : columns.run[beside];
+    compare.disabled = !runs.length;
     compare.onchange = () => {
-      state.beside = compare.value;
-      state.besideGroup = compare.value === "" ? undefined : groupOf(Number(compare.value));
+      state.beside = compare.value === "" ? null : { run: Number(compare.value), row: state.beside?.row };
       open(row).then(() => $("beside").focus());
     };
     const shading = make("select", { id: "shading" }, ...[["none", "none"], ["surprise", "log-probability"], ["mask", "what was trained"]].map(([value, text]) => make("option", { value }, text)));
@@ -276,9 +297,22 @@
       { className: "bar" },
       make("button", { type: "button", className: "back", onclick: back }, "← List"),
       make("label", {}, "Beside", compare),
+      beside === undefined ? null : make("label", {}, "Episode", samples(row, others.get(columns.run[beside]), beside)),
       make("label", {}, "Shading", shading),
       legend(first),
     );
+  }
+
+  // Which of a run's episodes of this problem stands beside.
+  function samples(row, found, beside) {
+    const options = found.map((other) => make("option", { value: other }, plain(`${inRun(other)}: ${VERDICT[columns.correct[other]][0]}, ${plural(columns.tokens[other], "token")}`)));
+    const select = make("select", { id: "besideEpisode" }, ...options);
+    select.value = beside;
+    select.onchange = () => {
+      state.beside = { run: columns.run[beside], row: Number(select.value) };
+      open(row).then(() => $("besideEpisode").focus());
+    };
+    return select;
   }
 
   function legend(data) {
@@ -392,8 +426,11 @@
   const LIMITS = [1, 4, 8, 16, 30];
   const shadeOf = (tenths) => LIMITS.filter((limit) => tenths > limit).length;
 
+  const exactly = (tenths) => `log p = ${(-tenths / 10).toFixed(1)}, p = ${Math.exp(-tenths / 10).toFixed(2)}`;
+  const TOKENS = { tabindex: "0", role: "group", "aria-label": "tokens: left and right go from one to the next" };
+
   function shaded(turn) {
-    const box = make("div", { className: "text", dir: "auto" });
+    const box = make("div", { className: "text tokens", dir: "auto", ...TOKENS });
     const button = make("button", { type: "button", className: "more" });
     let token = 0, at = 0;
     const show = () => {
@@ -403,7 +440,7 @@
         const length = turn.pieces[token];
         if (!length) continue;
         const tenths = turn.surprise.charCodeAt(token);
-        part.append(make("span", { className: "token shade-" + shadeOf(tenths), title: `log p = ${(-tenths / 10).toFixed(1)}, p = ${Math.exp(-tenths / 10).toFixed(2)}` }, plain(turn.text.slice(at, at + length))));
+        part.append(make("span", { className: "token shade-" + shadeOf(tenths), title: exactly(tenths) }, plain(turn.text.slice(at, at + length))));
         at += length;
       }
       button.before(part);
@@ -422,9 +459,29 @@
 
   // Where no tokenizer told which token spells what: a bar for each token.
   function strip(surprise) {
-    const box = make("div", { className: "strip", role: "img", "aria-label": "surprise of each token in order" });
-    for (const char of surprise.slice(0, 1000)) box.append(make("i", { className: "shade-" + shadeOf(char.charCodeAt(0)) }));
+    const box = make("div", { className: "strip tokens", ...TOKENS });
+    for (const char of surprise.slice(0, BARS)) box.append(make("i", { className: "shade-" + shadeOf(char.charCodeAt(0)), title: exactly(char.charCodeAt(0)) }));
+    if (surprise.length > BARS) box.append(`and ${plural(surprise.length - BARS, "token")} without a bar`);
     return box;
+  }
+
+  // What a token's colour stands for, for those who cannot hover over it.
+  function tokenLine() {
+    return make("p", { className: "exact", id: "exact" }, "Tap a token, or go through them with left and right.");
+  }
+
+  function choose(token) {
+    if (!token?.title || !$("exact")) return;
+    for (const before of $("shown").querySelectorAll(".chosen")) before.classList.remove("chosen");
+    token.classList.add("chosen");
+    token.scrollIntoView({ block: "nearest" });
+    $("exact").textContent = [token.textContent.trim(), token.title].filter(Boolean).join(": ");
+  }
+
+  function nextToken(box, by) {
+    const now = box.querySelector(".chosen");
+    if (now === null) choose(box.firstElementChild);
+    else choose(by > 0 ? now.nextElementSibling : now.previousElementSibling);
   }
 
   function rewardTable(rewards) {
@@ -448,6 +505,7 @@
       return;
     }
     const inList = event.target === $("list");
+    const tokens = event.target.closest?.(".tokens");
     const keys = {
       j: () => step(1),
       k: () => step(-1),
@@ -458,8 +516,9 @@
       c: () => $("beside")?.focus(),
     };
     if (inList) {
-      Object.assign(keys, { ArrowDown: keys.j, ArrowUp: keys.k, ArrowRight: keys["]"], ArrowLeft: keys["["], Enter: () => open(state.row < 0 ? state.rows[state.page * PAGE] : state.row, true) });
+      Object.assign(keys, { ArrowDown: keys.j, ArrowUp: keys.k, ArrowRight: keys["]"], ArrowLeft: keys["["], Enter: enter });
     }
+    if (tokens) Object.assign(keys, { ArrowRight: () => nextToken(tokens, 1), ArrowLeft: () => nextToken(tokens, -1) });
     if (!Object.hasOwn(keys, event.key)) return;
     event.preventDefault();
     keys[event.key]();
@@ -482,12 +541,13 @@
       clearTimeout(waiting);
       waiting = setTimeout(apply, 60);
     });
-    for (const id of [...CHOICES, "correct", "order", "deep"]) $(id).addEventListener("change", () => apply());
+    for (const id of [...CHOICES, "correct", "order", "deep"]) $(id).addEventListener("change", apply);
     $("filters").addEventListener("reset", () => setTimeout(apply));
     $("filters").addEventListener("submit", (event) => event.preventDefault());
     $("previous").onclick = () => turnPage(-1);
     $("next").onclick = () => turnPage(1);
     document.addEventListener("keydown", onKey);
+    $("shown").addEventListener("click", (event) => choose(event.target.closest(".tokens [title]")));
     apply();
     document.documentElement.dataset.ready = "yes";
     if (!NARROW.matches) await open(state.rows[0]);

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from longshort.evaluation.baselines import BUDGET_FORCING
 from longshort.evaluation.metrics import accuracy_efficiency_score
 from longshort.evaluation.records import read_summary
 from longshort.report.tables import Cell, Column, Table
@@ -22,6 +23,12 @@ FEWER_TOKENS, LOST_ACCURACY = 0.8, 0.02
 SHORTER, LOST_RELATIVELY = 0.5, 0.1
 # 1.0 - 0.98 is a little above 0.02 in floating point.
 ROUNDING = 1e-9
+
+TWO_WAYS = (
+    "base was measured by `longshort evaluate`, and its AES is against the reasoner as measured there. Reasoner and "
+    "pairs were measured by the run itself on its test problems, with its own number of samples, and their AES is "
+    "against the reasoner of this table."
+)
 
 _COLUMNS = (Column("model"), Column("accuracy", "share"), Column("tokens", "tokens"), Column("AES", "signed"))
 
@@ -44,13 +51,15 @@ def check_claims(root: Path) -> list[Claim]:
     reasoner, pair = evolution["reasoner"], evolution["rounds"][-1]
     start, final = thinkprune["start"], thinkprune["final"]
     scored, random = (_average(root, name)["pass@1"] for name in ("r0", "random_scores"))
-    fewer, lost = 1 - pair["tokens"] / reasoner["tokens"], reasoner["accuracy"] - pair["accuracy"]
-    shorter, relatively = 1 - final["length"] / start["length"], 1 - final["accuracy"] / start["accuracy"]
+    fewer = _share_less(pair["tokens"], reasoner["tokens"])
+    lost = reasoner["accuracy"] - pair["accuracy"]
+    shorter = _share_less(final["length"], start["length"])
+    relatively = _share_less(final["accuracy"], start["accuracy"])
     return [
         Claim(
             f"the pair uses at least {FEWER_TOKENS:.0%} fewer tokens than the reasoner",
-            f"{fewer:.1%} fewer, {pair['tokens']:.1f} for {reasoner['tokens']:.1f}",
-            fewer >= FEWER_TOKENS,
+            _found(fewer, "fewer", f"{pair['tokens']:.1f} for {reasoner['tokens']:.1f}"),
+            fewer is not None and fewer >= FEWER_TOKENS,
         ),
         Claim(
             f"its accuracy is at most {100 * LOST_ACCURACY:.0f} points lower",
@@ -59,13 +68,13 @@ def check_claims(root: Path) -> list[Claim]:
         ),
         Claim(
             f"ThinkPrune's model is at least {SHORTER:.0%} shorter than its start",
-            f"{shorter:.1%}, {final['length']:.1f} for {start['length']:.1f} tokens",
-            shorter >= SHORTER,
+            _found(shorter, "shorter", f"{final['length']:.1f} for {start['length']:.1f} tokens"),
+            shorter is not None and shorter >= SHORTER,
         ),
         Claim(
             f"its accuracy is within {LOST_RELATIVELY:.0%} of the start's",
-            f"{relatively:.1%} lower, {final['accuracy']:.3f} for {start['accuracy']:.3f}",
-            relatively <= LOST_RELATIVELY + ROUNDING,
+            _found(relatively, "lower", f"{final['accuracy']:.3f} for {start['accuracy']:.3f}"),
+            relatively is not None and relatively <= LOST_RELATIVELY + ROUNDING,
         ),
         Claim(
             "a cold start by scores is more accurate than one by random scores",
@@ -73,6 +82,15 @@ def check_claims(root: Path) -> list[Claim]:
             scored > random,
         ),
     ]
+
+
+def _share_less(after: float, before: float) -> float | None:
+    """1 - after / before; None where there is nothing that it could be less than."""
+    return 1 - after / before if before > 0 else None
+
+
+def _found(less: float | None, word: str, figures: str) -> str:
+    return f"nothing to compare with, {figures}" if less is None else f"{less:.1%} {word}, {figures}"
 
 
 def claims_table(claims: list[Claim]) -> Table:
@@ -89,11 +107,12 @@ def paper_tables(root: Path) -> list[Table]:
     base = evolution["reasoner"]
     pairs = [("reasoner", base), ("Long-r0⊗Short-r0", evolution["start"])]
     pairs += [(each["pair"], each) for each in evolution["rounds"]]
-    rounds = [(_row(name, each, base)) for name, each in pairs]
+    rounds = [_row(name, each, base) for name, each in pairs]
     evaluated = _average(root, "reasoner")
     note = "AES is against the reasoner of the same table."
+    rows = (_evaluated(root, "base", "base", _figures(evaluated)), *rounds)
     return [
-        Table("pair", "The pair, round by round", _COLUMNS, (_evaluated(root, "base", "base", base), *rounds), note),
+        Table("pair", "The pair, round by round", _COLUMNS, rows, TWO_WAYS),
         Table(
             "cold_start",
             "The cold start: by what thoughts stay long",
@@ -125,7 +144,8 @@ def paper_tables(root: Path) -> list[Table]:
 def _savings(root: Path, reasoner: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
     folder, base = root / EVALUATION, _figures(reasoner)
     names = ["reasoner", "pair", "first_thought"]
-    names += [str(f.parent.relative_to(folder)) for f in sorted(folder.glob("budget_forcing/**/summary.json"))]
+    budgets = [file.parent for file in folder.glob(f"{BUDGET_FORCING}/budget-*/summary.json")]
+    names += [str(each.relative_to(folder)) for each in sorted(budgets, key=lambda each: int(each.name.split("-")[-1]))]
     return [_evaluated(root, name, name.replace("_", " "), base) for name in names]
 
 
@@ -135,6 +155,8 @@ def _evaluated(root: Path, name: str, label: str, base: Mapping[str, float]) -> 
 
 def _row(label: str, figures: Mapping[str, float], base: Mapping[str, float]) -> tuple[Cell, ...]:
     accuracy, tokens = figures["accuracy"], figures["tokens"]
+    if not (base["accuracy"] > 0 and base["tokens"] > 0):
+        return label, accuracy, tokens, None
     return label, accuracy, tokens, accuracy_efficiency_score(accuracy, tokens, base["accuracy"], base["tokens"])
 
 

@@ -8,23 +8,38 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from longshort.coldstart.chunk import THOUGHTS
 from longshort.coldstart.distill import CHAINS
 from longshort.coldstart.score import ROLLOUTS
 from longshort.display import Display, duration
+from longshort.evaluation.records import SUMMARY
 from longshort.folders import sole_use_of, write_whole
+from longshort.reproduce.child import run_child
 from longshort.reproduce.claims import check_claims, claims_table, paper_tables
 from longshort.reproduce.errors import StepFailedError
-from longshort.reproduce.steps import QWEN_GPUS, QWEN_HARDWARE, Step, playground_steps, qwen_steps
+from longshort.reproduce.steps import (
+    COLDSTART,
+    EVALUATION,
+    EVOLUTION,
+    QWEN_GPUS,
+    QWEN_HARDWARE,
+    REPORT,
+    THINKPRUNE,
+    Step,
+    playground_steps,
+    qwen_steps,
+)
 
 DONE = "steps.json"
 LOGS = "logs"
+# What a cold start has scored: these stages, each with its records and what it says of them.
+SCORED = tuple(f"{name}{suffix}" for name in (CHAINS, THOUGHTS, ROLLOUTS) for suffix in (".json", ".jsonl"))
 
 
 def reproduce_playground(root: Path, quick: bool, display: Display) -> None:
@@ -42,41 +57,49 @@ def reproduce_playground(root: Path, quick: bool, display: Display) -> None:
         _run(steps, root, display)
         claims = check_claims(root)
         write_whole(root / "claims.json", json.dumps([claim.as_json() for claim in claims], indent=2) + "\n")
-        folders = [root / name for name in ("coldstart", "evolution", "thinkprune")]
-        folders += sorted(file.parent for file in (root / "evaluation").rglob("summary.json"))
-        report(folders, root / "report.html", display, [claims_table(claims), *paper_tables(root)])
-    display.table(
-        "claims", ("claim", "found", "holds"), [(c.claim, c.found, "yes" if c.holds else "no") for c in claims]
-    )
+        folders = [root / name for name in (COLDSTART, EVOLUTION, THINKPRUNE)]
+        folders += sorted(file.parent for file in (root / EVALUATION).rglob(SUMMARY))
+        table = claims_table(claims)
+        report(folders, root / REPORT, display, [table, *paper_tables(root)])
+    display.table(table.name, [column.name for column in table.columns], table.rows)
 
 
-def reproduce_qwen(root: Path, display: Display) -> None:
-    """Show the commands and the hardware; run them where there are enough GPUs.
+def reproduce_qwen(root: Path, out: TextIO) -> None:
+    """Write the commands and the hardware to ``out``; run them where there are enough GPUs.
 
     Raises:
         StepFailedError: a command ended with another code than 0.
     """
     import torch
 
-    steps = qwen_steps(root)
-    display.table(QWEN_HARDWARE, ("step", "command"), [(step.name, command_of(step)) for step in steps])
     found = torch.cuda.device_count()
+    out.write(script_of(qwen_steps(root), QWEN_HARDWARE))
     if found < QWEN_GPUS:
-        display.stage(f"this machine has {found} GPUs, so nothing was run; {QWEN_GPUS} are needed")
+        out.write(f"# this machine has {found} GPUs, so nothing was run; {QWEN_GPUS} are needed\n")
         return
+    out.flush()
     root.mkdir(parents=True, exist_ok=True)
-    with sole_use_of(root):
-        _run(steps, root, display)
+    # Open only now: a live display would wrap the commands.
+    with Display() as display, sole_use_of(root):
+        _run(qwen_steps(root), root, display)
+
+
+def script_of(steps: Sequence[Step], title: str) -> str:
+    """The steps as lines of a shell script, each under a comment with its number and name."""
+    lines = [f"# {title}"]
+    for number, step in enumerate(steps, start=1):
+        lines += [f"# {number}/{len(steps)}: {step.name}", command_of(step)]
+    return "\n".join(lines) + "\n"
 
 
 def command_of(step: Step) -> str:
-    """As a shell takes it; where a step begins with what another has scored, that is copied first."""
+    """As a shell takes it; where a step begins with what another has scored, that is copied first, over nothing."""
     command = shlex.join(["longshort", *step.arguments])
     if step.scored is None:
         return command
-    source, own = map(shlex.quote, map(str, step.scored))
-    names = ",".join((CHAINS, THOUGHTS, ROLLOUTS))
-    return f"mkdir -p {own} && cp {source}/{{{names}}}.json* {own} && {command}"
+    source, own = step.scored
+    copy = shlex.join(["cp", "-n", *[str(source / name) for name in SCORED], str(own)])
+    return f"{shlex.join(['mkdir', '-p', str(own)])} && {copy} && {command}"
 
 
 def _run(steps: Sequence[Step], root: Path, display: Display) -> None:
@@ -93,7 +116,7 @@ def _run(steps: Sequence[Step], root: Path, display: Display) -> None:
         began, log = time.monotonic(), root / LOGS / f"{step.name.replace(' ', '_').replace(',', '')}.log"
         with log.open("a") as output:
             arguments = [sys.executable, "-m", "longshort.cli", *step.arguments]
-            code = subprocess.run(arguments, stdout=output, stderr=output, check=False).returncode
+            code = run_child(arguments, output)
         if code:
             raise StepFailedError(step.name, code, log)
         done[command] = time.monotonic() - began
@@ -112,7 +135,6 @@ def _left(steps: Sequence[Step], done: Mapping[str, float]) -> str:
 
 def _copy_scored(source: Path, own: Path) -> None:
     own.mkdir(parents=True, exist_ok=True)
-    for name in (CHAINS, THOUGHTS, ROLLOUTS):
-        for suffix in (".json", ".jsonl"):
-            if not (own / f"{name}{suffix}").exists():
-                shutil.copy(source / f"{name}{suffix}", own)
+    for name in SCORED:
+        if not (own / name).exists():
+            shutil.copy(source / name, own)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longshort.coldstart.pipeline import pair_folder
+from longshort.evaluation.baselines import BUDGET_FORCING
 from longshort.protocol import LONG_SHORT
 
 ROLES = LONG_SHORT.roles
 COLDSTART, EVOLUTION, THINKPRUNE, PAIR, EVALUATION = "coldstart", "evolution", "thinkprune", "pair", "evaluation"
+REPORT = "report.html"
 # What the cold start's conversations are made by, beside the paper's way: see `coldstart.synthesize` and `.score`.
 ABLATIONS = {
     "random_scores": ("coldstart.synthesize.rule=random",),
@@ -91,7 +93,7 @@ def playground_steps(root: Path, quick: bool = False) -> list[Step]:
         **{name: ("evaluate_playground", _pair(root / name)) for name in size.ablations},
         "pair": ("evaluate_playground", [f"policies.{role}.model.path={root / PAIR / role}" for role in ROLES]),
         "first_thought": ("baseline_first_thought_playground", ()),
-        "budget_forcing": ("baseline_budget_forcing_playground", ()),
+        BUDGET_FORCING: ("baseline_budget_forcing_playground", ()),
     }
     for name, (recipe, settings) in played.items():
         played_in = f"evaluation.folder={root / EVALUATION / name}"
@@ -101,21 +103,36 @@ def playground_steps(root: Path, quick: bool = False) -> list[Step]:
 
 
 QWEN_HARDWARE = (
-    "8 GPUs of 80 GB: the cold start with Qwen2.5-72B-Instruct as an engine over 8 GPUs, then four GPUs a policy. The "
-    "paper names 24 hours a round on 8 A100."
+    "8 GPUs of 80 GB: the cold start with Qwen2.5-72B-Instruct in engines of 4 GPUs, then 4 GPUs a policy. The paper "
+    "names 24 hours a round on 8 A100."
 )
 QWEN_GPUS = 8
+QWEN_BASE = ("policies.solo.model.path=Qwen/Qwen2.5-7B-Instruct", "team.family=qwen")
+QWEN_BUDGETS = (500, 1000, 2000, 4000, 8000)
 
 
 def qwen_steps(root: Path) -> list[Step]:
-    """Long⊗Short on Qwen2.5-7B, as far as the paper says how."""
+    """Long⊗Short on Qwen2.5-7B, as far as the paper says how; without ThinkPrune."""
     cold, random, evolution = root / COLDSTART, root / "random_scores", root / EVOLUTION
     final = [f"policies.{role}.model.path={root / PAIR / role}" for role in ROLES]
-
-    def evaluate(name: str, recipe: str, settings: Sequence[str]) -> Step:
-        folder = f"evaluation.folder={root / EVALUATION / name}"
-        return Step(f"evaluate {name}", ("evaluate", "--config-name", recipe, *settings, folder))
-
+    played: dict[str, tuple[str, Sequence[str]]] = {
+        "reasoner": ("baseline_plain_qwen2.5_7b", ()),
+        "base": ("baseline_plain_qwen2.5_7b", QWEN_BASE),
+        "r0": ("evaluate_qwen2.5_7b", _pair(cold)),
+        "random_scores": ("evaluate_qwen2.5_7b", _pair(random)),
+        "pair": ("evaluate_qwen2.5_7b", final),
+        **{
+            name: (f"baseline_{name}_qwen2.5_7b", ())
+            for name in ("chain_of_draft", "tale_ep", "prompting", "first_thought")
+        },
+        BUDGET_FORCING: (
+            "baseline_budget_forcing_qwen2.5_7b",
+            (f"evaluation.baseline.budgets=[{','.join(map(str, QWEN_BUDGETS))}]",),
+        ),
+    }
+    folders = {name: root / EVALUATION / name for name in played}
+    shown = [folder for name, folder in folders.items() if name != BUDGET_FORCING]
+    shown += [folders[BUDGET_FORCING] / f"budget-{budget}" for budget in QWEN_BUDGETS]
     return [
         Step("problems of the cold start", ("data", "openmathinstruct", "--limit", "1800")),
         Step("cold start", ("coldstart", "--config-name", "coldstart_qwen2.5_7b", f"coldstart.folder={cold}")),
@@ -129,12 +146,15 @@ def qwen_steps(root: Path) -> list[Step]:
             ("train", "--config-name", "evolution_qwen2.5_7b", *_pair(cold), f"trainer.default_local_dir={evolution}"),
         ),
         Step("export the pair", ("export", str(evolution), str(root / PAIR))),
-        evaluate("reasoner", "baseline_plain_qwen2.5_7b", ()),
-        evaluate("r0", "evaluate_qwen2.5_7b", _pair(cold)),
-        evaluate("random_scores", "evaluate_qwen2.5_7b", _pair(random)),
-        evaluate("pair", "evaluate_qwen2.5_7b", final),
-        *[evaluate(name, f"baseline_{name}_qwen2.5_7b", ()) for name in ("chain_of_draft", "tale_ep", "prompting")],
-        evaluate("budget_forcing", "baseline_budget_forcing_qwen2.5_7b", ()),
+        *[
+            Step(
+                f"evaluate {name}",
+                ("evaluate", "--config-name", recipe, *settings, f"evaluation.folder={folders[name]}"),
+            )
+            for name, (recipe, settings) in played.items()
+        ],
+        Step("compare reasoner and pair", ("compare", str(folders["reasoner"]), str(folders["pair"]))),
+        Step("report", ("report", *map(str, (cold, evolution, *shown)), "--out", str(root / REPORT))),
     ]
 
 

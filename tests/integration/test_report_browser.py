@@ -125,9 +125,7 @@ def test_keys_alone_are_enough(page: Any) -> None:
 
 
 def test_two_runs_stand_beside_each_other_on_the_same_problem(page: Any) -> None:
-    options = page.locator("#beside option").all_inner_texts()
-    (other,) = [text for text in options if "<b>eval" in text and "right" in text][:1]
-    page.locator("#beside").select_option(label=other)
+    page.locator("#beside").select_option(label="<b>eval: 2 episodes")
     sides = page.locator("#shown .side")
     page.locator("#shown .sides.two").wait_for()
     assert "Let me think." in sides.nth(0).inner_text() and "Wait, other." in sides.nth(1).inner_text()
@@ -136,6 +134,54 @@ def test_two_runs_stand_beside_each_other_on_the_same_problem(page: Any) -> None
     page.keyboard.press("j")
     page.locator("#shown h3", has_text="p1").wait_for()
     assert sides.count() == 2
+
+
+def test_every_sample_of_a_run_can_stand_beside_however_many_there_are(tmp_path: Path) -> None:
+    for name in "ab":
+        write_evaluation(tmp_path / name, [episode(0, (f"Run {name}, sample {i}.",), i) for i in range(300)])
+    file = tmp_path / "many.html"
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(file)]) == 0
+    with opened(file) as page:
+        page.goto(file.as_uri())
+        page.wait_for_selector("#shown .turn")
+        runs = page.locator("#beside option")
+        assert runs.all_inner_texts() == ["nothing", "a: 599 episodes", "b: 600 episodes"]
+        page.locator("#beside").select_option(label="b: 600 episodes")
+        page.locator("#besideEpisode option").nth(599).wait_for(state="attached")
+        page.locator("#besideEpisode").select_option(index=299)
+        page.locator("#shown .side", has_text="Run b, sample 299.").wait_for()
+        assert page.evaluate("document.activeElement.id") == "besideEpisode"
+        assert page.locator("#besideEpisode option").count() == 600
+        # Of the next sample's problem, the same episode; of another run, the one that is like it.
+        page.keyboard.press("Escape")
+        page.keyboard.press("j")
+        page.locator("#shown .side", has_text="Run a, sample 1.").wait_for()
+        assert "Run b, sample 299." in page.locator("#shown .side").nth(1).inner_text()
+        page.locator("#beside").select_option(label="a: 599 episodes")
+        page.locator("#shown .side", has_text="Run a, sample 299.").wait_for()
+
+
+def test_enter_in_an_empty_list_does_nothing(page: Any) -> None:
+    page.locator("#text").fill("no such words anywhere")
+    count(page, "0")
+    page.locator("#list").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(100)
+    assert page.locator("#shown .turn").count() == 2 and page.evaluate("document.activeElement.id") == "list"
+
+
+def test_keys_and_taps_tell_the_exact_log_probability_of_a_token(page: Any) -> None:
+    page.locator("#shading").select_option("surprise")
+    exact, tokens = page.locator("#exact"), page.locator("#shown .tokens").first
+    exact.wait_for()
+    tokens.focus()
+    for text in ("log p = 0.0, p = 1.00", "log p = -0.1, p = 0.90"):
+        page.keyboard.press("ArrowRight")
+        assert exact.inner_text() == text
+    tokens.locator("i").nth(3).click()
+    assert exact.inner_text() == "log p = -0.3, p = 0.74" and page.locator("#shown .chosen").count() == 1
+    page.keyboard.press("ArrowLeft")
+    assert exact.inner_text() == "log p = -0.2, p = 0.82"
 
 
 def test_shading_shows_what_was_trained_and_what_was_likely(page: Any) -> None:
@@ -213,7 +259,7 @@ def test_every_table_and_plot_lies_beside_the_file(file: Path) -> None:
         "phases",
     }
     tables = {"runs", "rounds", "checkpoints", "benchmarks", "turns", "lengths", "context", "chains", "settings"}
-    tables |= {"words", "phases"}
+    tables |= {"words", "phases", "judge"}
     kinds = [(plots, ("png", "svg")), (tables, ("tex", "md"))]
     assert names == {f"{name}.{kind}" for group, ends in kinds for name in group for kind in ends}
 

@@ -162,6 +162,14 @@ def test_without_a_number_the_model_is_asked_to_be_brief_and_that_shows() -> Non
         ("About 50 or so: [[ 120 ]].", 120),
         ("I would say 64.", 64),
         ("<think>7 steps, 10 each</think>70", 70),
+        ("2,500", 2500),
+        ("[[2,500]]", 2500),
+        ("[[1,000]] or 7", 1000),
+        ("Between 1,200 and 1,234,500.", 1_234_500),
+        ("1,2,3", None),
+        ("12,34", None),
+        ("<think>7 steps, [[10]] each", None),
+        ("<think>7</think><think>[[8]]", None),
         ("[[0]]", None),
         ("3.5", None),
         ("none", None),
@@ -169,6 +177,32 @@ def test_without_a_number_the_model_is_asked_to_be_brief_and_that_shows() -> Non
 )
 def test_an_estimate_is_read_as_people_write_it(text: str, budget: int | None) -> None:
     assert estimated_budget(text) == budget
+
+
+def test_thinking_that_the_template_opened_has_to_be_closed() -> None:
+    assert estimated_budget("7 steps, [[10]] each", opened=True) is None
+    assert estimated_budget("7 steps</think>[[70]]", opened=True) == 70
+
+
+@pytest.mark.parametrize(
+    ("reply", "opened"),
+    [
+        ("[[2" + "0" * 300, ""),
+        ("[[25]] and then " + "on " * 200, ""),
+        (f"<think>about [[25]]{END}", ""),
+        (f"about [[25]]{END}", "<think>\n"),
+    ],
+)
+def test_an_estimate_that_was_cut_or_only_thought_is_none(reply: str, opened: str) -> None:
+    (episode,), generator = played(recipe("name=tale_ep"), [reply, f"<think>2</think>\\boxed{{2}}{END}"], opened)
+    assert not episode.turns[0].well_formed
+    assert "use as few tokens as you can" in prompt_of(generator, 1)
+
+
+def test_an_estimate_behind_thinking_that_the_template_opened_is_one() -> None:
+    replies = [f"so so</think>[[25]]{END}", f"2</think>\\boxed{{2}}{END}"]
+    (episode,), generator = played(recipe("name=tale_ep"), replies, "<think>\n")
+    assert episode.turns[0].well_formed and "use less than 25 tokens" in prompt_of(generator, 1)
 
 
 # Recipes

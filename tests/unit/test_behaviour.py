@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -33,7 +34,7 @@ from longshort.evaluation.behaviour.words import AHA, REFLECTION, count_phrases,
 from longshort.evaluation.records import SUMMARY, Evaluated, sample_id
 from longshort.generation import Generator
 from longshort.playground import model_path
-from longshort.scripted import ScriptedGenerator
+from longshort.scripted import Request, ScriptedGenerator
 from longshort.stages import run_stage
 
 
@@ -54,6 +55,14 @@ def conversation(thinking: str, answer: str = "5", key: str = "p0") -> Episode:
         ("Let me double-check.", {"double-check": 1}),
         ("That can\u2019t be right", {"that can't be right": 1}),
         ("等等, 不对. 再想想", {"等等": 1, "不对": 1, "再想想": 1}),
+        ("等wait一下, 嗯hold on。", {"wait": 1, "嗯": 1, "hold on": 1}),
+        ("_Wait_ 2wait", {"wait": 2}),
+        ("But\u00a0wait", {"but wait": 1}),
+        # A dotless i, a dotted I and a long s are other letters.
+        ("wa\u0131t WA\u0130T perhap\u017f", {}),
+        ("不对称, 不对应, 不对等, 不对!", {"不对": 1}),
+        ("不可能, 尽可能, 可能", {"可能": 1}),
+        ("苹果、梨等等, 等等, 我们等等", {"等等": 2}),
     ],
 )
 def test_reflection_is_counted_by_the_longest_phrase_that_fits(text: str, counted: dict[str, int]) -> None:
@@ -64,6 +73,7 @@ def test_moments_of_rethinking_are_found_in_both_languages() -> None:
     assert count_phrases("Maybe I'm overthinking this.", AHA) == {"maybe i'm overthinking": 1}
     assert count_phrases("This needs to be  reconsidered", AHA) == {"needs to be reconsidered": 1}
     assert count_phrases("我可能想多了", AHA) == {"想多了": 1}
+    assert count_phrases("这不对称, 这不对", AHA) == {"这不对": 1}
     assert count_phrases("I thought about it.", AHA) == {}
 
 
@@ -211,13 +221,14 @@ JUDGED = ("+models.judge.endpoint={url: 'http://127.0.0.1:1/v1', model: j}",)
 SCORED = ("+models.reference.model.path=playground:short",)
 
 
-async def evaluated(folder: Path) -> None:
+async def evaluated(folder: Path, episodes: Sequence[Episode] = CHAINS) -> None:
     """An evaluation as its command leaves it."""
-    items = {sample_id(e.problem.id, s): Evaluated(replace(e, sample=s), True) for e in CHAINS for s in range(2)}
+    items = {sample_id(e.problem.id, s): Evaluated(replace(e, sample=s), True) for e in episodes for s in range(2)}
 
     async def work(item: Evaluated) -> dict[str, object]:
         return item.to_record()
 
+    (folder / "mine.jsonl").unlink(missing_ok=True)
     await run_stage(folder, "mine", items, work, {})
     (folder / SUMMARY).write_text(json.dumps({"model": {}, "settings": {}, "benchmarks": {}, "average": {}}))
 
@@ -256,12 +267,113 @@ async def test_judge_and_reference_read_the_first_sample_of_problems_and_nothing
     assert not again.requests and read_behaviour(tmp_path) == numbers
 
 
-async def test_labels_of_another_judge_are_refused(tmp_path: Path) -> None:
+def labelling() -> ScriptedGenerator:
+    """A judge that labels all of CHAINS."""
+
+    def reply(request: Request) -> str:
+        assert not isinstance(request.prompt, tuple)
+        count = request.prompt.messages[-1]["content"].count("\nStep ")
+        return blocks([(1, count, "computing")])
+
+    return ScriptedGenerator(reply)
+
+
+CHANGED = conversation("2*3=6", key="p1")
+OTHER = (JUDGED[0].replace("model: j", "model: k"),)
+
+
+async def test_a_call_without_judge_or_reference_keeps_what_they_found(tmp_path: Path) -> None:
     await evaluated(tmp_path)
-    await read_again(tmp_path, *JUDGED, judge=ScriptedGenerator([blocks(LABELS)]))
-    other = JUDGED[0].replace("model: j", "model: k")
-    with pytest.raises(ValueError, match="made with judge='j', and it is 'k' now"):
-        await read_again(tmp_path, other, judge=ScriptedGenerator([]))
+    await read_again(tmp_path, *SCORED)
+    await read_again(tmp_path, *JUDGED, judge=labelling())
+    both = read_behaviour(tmp_path)
+    assert both is not None and both["mine"].keys() == {"words", "phases", "perplexity"}
+    await read_again(tmp_path)
+    assert read_behaviour(tmp_path) == both
+
+
+async def test_nothing_is_kept_of_other_conversations(tmp_path: Path) -> None:
+    await evaluated(tmp_path)
+    await read_again(tmp_path, *JUDGED, judge=labelling())
+    await evaluated(tmp_path, CHAINS[:2])
+    await read_again(tmp_path)
+    found = read_behaviour(tmp_path)
+    assert found is not None and found["mine"].keys() == {"words"}
+
+
+async def test_more_problems_add_to_labels_and_scores_and_fewer_take_none_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await evaluated(tmp_path)
+    asked, scored = [], []
+    whole = Reference.score
+
+    def score(self: Reference, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        scored.append(len(rows))
+        return whole(self, rows)
+
+    monkeypatch.setattr(Reference, "score", score)
+    for problems in (1, 3, 2, 3):
+        judge = labelling()
+        await read_again(tmp_path, *JUDGED, *SCORED, judge=judge, problems=problems)
+        asked.append(len(judge.requests))
+        found = read_behaviour(tmp_path)
+        assert found is not None
+        assert found["mine"]["phases"]["judged"] == found["mine"]["perplexity"]["conversations"] == problems
+    assert asked == [1, 2, 0, 0] and sum(scored) == 3
+
+
+async def test_another_judge_or_way_of_asking_has_files_of_its_own(tmp_path: Path) -> None:
+    await evaluated(tmp_path)
+    asked = []
+    for overrides in (JUDGED, OTHER, (*JUDGED, "evaluation.behaviour.judge.max_tokens=99"), JUDGED):
+        judge = labelling()
+        await read_again(tmp_path, *overrides, judge=judge)
+        asked.append(len(judge.requests))
+    assert asked == [2, 2, 2, 0]
+    assert len(list((tmp_path / "behaviour").glob("mine.phases-*.jsonl"))) == 3
+
+
+async def test_another_text_of_a_sample_is_labelled_anew(tmp_path: Path) -> None:
+    await evaluated(tmp_path)
+    await read_again(tmp_path, *JUDGED, judge=labelling())
+    await evaluated(tmp_path, [CHAINS[0], CHANGED])
+    judge = labelling()
+    await read_again(tmp_path, *JUDGED, judge=judge)
+    assert len(judge.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["judge", "reference"])
+async def test_other_weights_of_a_reader_are_another_reader(tmp_path: Path, name: str) -> None:
+    folder, model = tmp_path / "e", tmp_path / "model"
+    folder.mkdir()
+    await evaluated(folder)
+    shutil.copytree(model_path("short"), model)
+    await read_again(folder, f"+models.{name}.model.path={model}", judge=labelling())
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    await read_again(folder, f"+models.{name}.model.path={model}", judge=labelling())
+    stage = {"judge": "phases", "reference": "perplexity"}[name]
+    assert len(list((folder / "behaviour").glob(f"mine.{stage}-*.jsonl"))) == 2
+
+
+async def test_an_unknown_setting_of_the_judge_is_named(tmp_path: Path) -> None:
+    await evaluated(tmp_path)
+    with pytest.raises(ValueError, match=r"behaviour\.judge\.top_p is unknown; there are: retries, max_tokens"):
+        await read_again(tmp_path, *JUDGED, "+evaluation.behaviour.judge.top_p=0.9", judge=labelling())
+
+
+async def test_conversations_that_no_judge_was_asked_about_are_no_refused_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await evaluated(tmp_path)
+    await read_again(tmp_path, *JUDGED, "evaluation.behaviour.judge.max_characters=3", judge=ScriptedGenerator([]))
+    found = read_behaviour(tmp_path)
+    assert found is not None
+    assert (found["mine"]["phases"]["skipped"], found["mine"]["phases"]["faults"]) == (2, {})
+    assert "answers of the judge refused" not in capsys.readouterr().out
 
 
 async def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:

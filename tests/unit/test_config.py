@@ -287,6 +287,8 @@ def test_what_the_base_leaves_open_must_be_given(tmp_path: Path, key: str) -> No
         ("team.max_turn_tokens.short", 0),
         ("team.max_turn_tokens.long", None),
         ("team.max_episode_tokens", -1),
+        ("team.limit_in_prompt", 0),
+        ("team.limit_in_prompt", 1.5),
         ("data.train_batch_size", 0),
         ("data.train_batch_size", "abc"),
         ("data.train_batch_size", True),

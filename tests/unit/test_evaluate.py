@@ -20,7 +20,9 @@ from longshort.config import build_config
 from longshort.display import Display
 from longshort.episode import Problem
 from longshort.evaluation.evaluate import evaluate
+from longshort.evaluation.identity import play_settings
 from longshort.evaluation.records import benchmarks_of, read_benchmark, read_summary
+from longshort.folders import sole_use_of
 from longshort.generation import GenerationFailedError, Generator, Tokenizer
 from longshort.playground import model_path
 from longshort.playground.problems import generate_problems, steps_of
@@ -204,6 +206,29 @@ async def test_other_weights_under_the_same_path_are_another_model(tmp_path: Pat
         await run(pair(), tmp_path / "e", f"policies.long.model.path={model}")
 
 
+async def test_a_relative_path_names_the_same_model_as_an_absolute_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = shutil.copytree(model_path("long"), tmp_path / "model")
+    for path, played in (("model", True), (str(model), False), ("model", False)):
+        engines = pair()
+        await run(engines, tmp_path / "e", f"policies.long.model.path={path}")
+        assert (engines.requests > 0) == played
+
+
+async def test_verdicts_of_another_function_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    graded = f"custom_reward_function.path={file}"
+    file.write_text("def compute_score(**given):\n    return 1.0\n")
+    await run(pair(), tmp_path / "e", graded)
+    file.write_text("def compute_score(**given):\n    return 0.0\n")
+    with pytest.raises(ValueError, match=r"grading\.function\.digest='\w+', and it is '\w+' now"):
+        await run(pair(), tmp_path / "e", graded)
+    with pytest.raises(ValueError, match=r"grading\.function\.digest='\w+', and it is None now"):
+        await run(pair(), tmp_path / "e")
+
+
 async def test_other_problems_under_the_same_name_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     for answer_given, fault in (("5", None), ("6", "mine.jsonl was made with problems=")):
@@ -245,12 +270,108 @@ async def test_aes_is_measured_against_the_base_of_the_recipe(tmp_path: Path) ->
         await run(pair(), tmp_path / "f", "evaluation.base=nowhere")
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("evaluation.samples=1", r"base played mine with samples=2, here 1; give a base"),
+        ("team.max_episode_tokens=440", r"base played mine with limits\.max_episode_tokens=464, here 440"),
+        ("seed=0", r"base played mine with problems='\w+', here '\w+'"),
+    ],
+)
+async def test_a_base_that_is_not_comparable_is_refused_before_anything_is_played(
+    tmp_path: Path, change: str, fault: str
+) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps([{"problem": PROBLEMS[1].question, "answer": PROBLEMS[1].answer}]))
+    more = [f"evaluation.benchmarks=['{file}']", change]
+    await run(pair(), tmp_path / "base", more[0])
+    if change == "seed=0":
+        file.write_text(json.dumps([{"problem": PROBLEMS[2].question, "answer": PROBLEMS[2].answer}]))
+    engines = pair()
+    with pytest.raises(ValueError, match=fault):
+        await run(engines, tmp_path / "e", f"evaluation.base={tmp_path / 'base'}", *more)
+    assert engines.starts == 0
+    # Nor may one be joined by the numbers of an earlier command.
+    await run(pair(), tmp_path / "e", *more)
+    with pytest.raises(ValueError, match=fault):
+        await run(pair(), tmp_path / "e", f"evaluation.base={tmp_path / 'base'}", change)
+
+
+async def test_a_summary_has_the_aes_of_one_base_and_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, folder = tmp_path / "mine.json", tmp_path / "e"
+    file.write_text(json.dumps([{"problem": PROBLEMS[1].question, "answer": PROBLEMS[1].answer}]))
+    mine = f"evaluation.benchmarks=['{file}']"
+    await run(pair(), tmp_path / "one")
+    await run(pair(), tmp_path / "other", mine)
+    await run(pair(), folder, f"evaluation.base={tmp_path / 'one'}")
+    capsys.readouterr()
+    await run(pair(), folder, mine, f"evaluation.base={tmp_path / 'other'}")
+    summary = read_summary(folder)
+    assert summary["base"] == str(tmp_path / "other")
+    assert "aes" not in summary["benchmarks"][NAME] and summary["benchmarks"]["mine"]["aes"] == 0
+    assert "aes" not in summary["average"]
+    assert "The average has no AES, since its base" in capsys.readouterr().out
+    await run(pair(), folder)
+    assert read_summary(folder)["base"] is None and "aes" not in read_summary(folder)["benchmarks"]["mine"]
+
+
+async def test_the_aes_of_the_average_is_of_average_accuracy_and_length(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps([{"problem": PROBLEMS[1].question, "answer": PROBLEMS[1].answer}]))
+    both = f"evaluation.benchmarks=[{BENCHMARK},'{file}']"
+    wrong = ScriptedEngines(long=think, short=lambda *_: "<answer>\\boxed{-1}</answer>")
+    await run(pair(), tmp_path / "e", both)
+    base = tmp_path / "base"
+    await run(wrong, base, f"evaluation.benchmarks=['{file}']")
+    await run(pair(), base)
+    await run(pair(), tmp_path / "e", both, f"evaluation.base={base}")
+    summary = read_summary(tmp_path / "e")
+    before = read_summary(base)["benchmarks"].values()
+    after = [summary["benchmarks"][name] for name in (NAME, "mine")]
+    accuracy, base_accuracy, tokens, base_tokens = (
+        sum(each[key] for each in side) / 2 for key in ("pass@1", "tokens") for side in (after, before)
+    )
+    assert base_accuracy == pytest.approx(5 / 12)
+    by_hand = (base_tokens - tokens) / base_tokens + 3 * (accuracy - base_accuracy) / base_accuracy
+    assert summary["average"]["aes"] == pytest.approx(by_hand)
+    assert summary["benchmarks"]["mine"]["aes"] is None
+
+
+async def test_numbers_that_another_command_wrote_meanwhile_stay(tmp_path: Path) -> None:
+    def meanwhile(request: Request, tokenizer: Tokenizer) -> str:
+        summary = read_summary(tmp_path)
+        summary["benchmarks"]["other"] = numbers
+        (tmp_path / "summary.json").write_text(json.dumps(summary))
+        return think(request, tokenizer)
+
+    await run(pair(), tmp_path / "else")
+    numbers = read_summary(tmp_path / "else")["benchmarks"][NAME]
+    await run(ScriptedEngines(long=meanwhile, short=answer), tmp_path)
+    assert read_summary(tmp_path)["benchmarks"].keys() == {NAME, "other"}
+
+
+async def test_a_folder_that_is_in_use_is_not_written_into(tmp_path: Path) -> None:
+    with sole_use_of(tmp_path), pytest.raises(ValueError, match="is in use by another run"):
+        await run(pair(), tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+
+
 def solo_thinks(request: Request, tokenizer: Tokenizer) -> str:
     """Thinks, or answers where its thinking is over."""
     text = asked(request, tokenizer)
     if "</think>" in text:
         return f"\\boxed{{{answer_of(request, tokenizer)}}}"
     return think(request, tokenizer)
+
+
+def test_budget_forcing_has_the_limits_of_the_plain_model_that_it_is_compared_with(tmp_path: Path) -> None:
+    plain, forced = (
+        play_settings(recipe(tmp_path, name=f"baseline_{name}_playground"), budget)
+        for name, budget in (("plain", None), ("budget_forcing", 25))
+    )
+    assert (plain["protocol"], plain["limits"]) == (forced["protocol"], forced["limits"])
 
 
 async def test_each_budget_has_a_folder_of_its_own_and_they_share_engines(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from longshort.evaluation.benchmarks import (
     find_benchmark,
     find_benchmarks,
     load_benchmark,
-    olympiad_row,
 )
 from longshort.hub import is_data_set
 
@@ -89,12 +88,46 @@ def test_a_row_of_gpqa_becomes_a_choice(tmp_path: Path) -> None:
     assert other.problems[0].question != problem.question
 
 
+@pytest.mark.parametrize(
+    ("answer", "read"), [(7, "7"), (0, "0"), (2.5, "2.5"), ("$x$", "x"), ([1, 2.0], "1, 2"), ([0], "0")]
+)
+def test_a_final_answer_is_a_list_a_text_or_a_number(answer: object, read: str, tmp_path: Path) -> None:
+    (tmp_path / "olympiadbench.json").write_text(json.dumps([{"question": "p?", "final_answer": answer}]))
+    (problem,) = load_benchmark(find_benchmark("olympiadbench", tmp_path), seed=0).problems
+    assert problem.answer == read
+
+
+def test_an_answer_that_is_no_text_can_be_left_out(tmp_path: Path) -> None:
+    rows = [{"question": "p?", "final_answer": final} for final in ({"x": 7}, [[7]], [1, None], 7)]
+    (tmp_path / "olympiadbench.json").write_text(json.dumps(rows))
+    loaded = load_benchmark(find_benchmark("olympiadbench", tmp_path), 0, "skip")
+    assert [problem.answer for problem in loaded.problems] == ["7"] and loaded.unreadable == 3
+
+
+def test_the_published_shapes_are_read_from_any_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(
+        json.dumps([GPQA, ROWS["olympiadbench"][0], {"question": "p?", "answer": "1", "final_answer": [2]}])
+    )
+    loaded = load_benchmark(find_benchmark(str(file)), seed=0)
+    assert [problem.id for problem in loaded.problems] == ["rec1", "1606", "mine-2"]
+    assert loaded.choices.keys() == {"rec1"}
+    assert [problem.answer for problem in loaded.problems[1:]] == ["2,5", "1"]
+
+
+@pytest.mark.parametrize("name", ["gpqa_diamond", "olympiadbench", "math500", "aime2024"])
+def test_a_known_name_with_a_path_is_that_benchmark_from_elsewhere(name: str) -> None:
+    found = find_benchmark(f"{name}=some/where/mine.jsonl")
+    known = BENCHMARKS[name]
+    assert found == Benchmark(name, "some/where/mine.jsonl", known.samples, known.choices)
+
+
 def test_a_folder_in_the_hubs_layout_is_read_through_the_hubs_loader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", [ROWS["olympiadbench"][0]])
-    local = Benchmark("olympiadbench", f"{tmp_path}:train", 16, olympiad_row)
+    local = Benchmark("olympiadbench", f"{tmp_path}:train", 16)
     (problem,) = load_benchmark(local, seed=0).problems
     assert problem.answer == "2,5"
 
@@ -131,7 +164,7 @@ def test_the_benchmarks_beside_the_checkout_load_whole(name: str, count: int) ->
     ],
 )
 def test_any_file_or_data_set_is_a_benchmark(wanted: str, name: str, path: str) -> None:
-    assert find_benchmark(wanted) == Benchmark(name, path, 1, find_benchmark(wanted).shape)
+    assert find_benchmark(wanted) == Benchmark(name, path, 1)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +173,11 @@ def test_any_file_or_data_set_is_a_benchmark(wanted: str, name: str, path: str) 
         ([], r"evaluation\.benchmarks is empty; name of math500"),
         (["math5000"], r"has math5000, which is unknown; name of math500, .* or name=path"),
         (["a b=x.json"], r"whose name 'a b' cannot be a file's"),
+        (
+            ["x/summary.json"],
+            r"has x/summary.json, whose files would be written over summary.json of the evaluation; give",
+        ),
+        (["Behaviour=openai/gsm8k:test@main"], r"written over Behaviour.json .* as in mine=openai/gsm8k:test@main"),
         (["x/mine.json", "y/mine.json"], r"two of the name mine; name one of them, as in mine=<path>"),
     ],
 )
@@ -162,6 +200,11 @@ def test_a_folder_without_the_benchmark_is_refused(tmp_path: Path) -> None:
         ("gpqa_diamond", [{**GPQA, "Correct Answer": ""}], r"index 0: it has no 'Correct Answer'"),
         ("gpqa_diamond", [{"problem": "p?", "answer": 1}], r"index 0: it has no 'Question'"),
         ("olympiadbench", [{"id": 1, "question": "p?", "final_answer": []}], r"index 0: it has no answer"),
+        (
+            "olympiadbench",
+            [{"question": "p?", "final_answer": {"x": 7}}],
+            r"index 0: its 'final_answer' is {'x': 7}, wh",
+        ),
     ],
 )
 def test_a_broken_row_is_named_with_its_place(name: str, rows: list[Any], fault: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Numbers of a benchmark, of a comparison, and their averages, against the formulas by hand.
 
-Not proved here: that intervals cover where problems are few and all alike.
+Intervals are also tried on problems of many kinds of difficulty. Not proved here: that they cover where problems
+resemble each other.
 """
 
 from __future__ import annotations
@@ -8,18 +9,32 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
-from math import comb
+from math import comb, sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, pstdev, stdev
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from longshort.display import Display
 from longshort.episode import Episode, Outcome, Problem, Turn
-from longshort.evaluation.comparison import compare_folders, compare_samples, mcnemar, show_comparison
+from longshort.evaluation.comparison import compare_folders, compare_samples, mcnemar, show_comparison, unlike
 from longshort.evaluation.context_cost import context_cost
-from longshort.evaluation.metrics import Z_95, clustered_standard_error, confidence_interval, pass_at_k
+from longshort.evaluation.metrics import (
+    Z_95,
+    average_interval,
+    clustered_standard_error,
+    confidence_interval,
+    difference_interval,
+    interval_error,
+    pass_at_k,
+    student_95,
+)
 from longshort.evaluation.numbers import average_numbers, benchmark_numbers, percentile
 from longshort.evaluation.records import SUMMARY, Evaluated, benchmarks_of, read_benchmark, read_summary, sample_id
 from longshort.stages import run_stage
@@ -76,26 +91,82 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 0.93 <= covered / 1000 <= 0.98
 
 
-def test_the_interval_of_one_sample_is_nearly_wilsons() -> None:
-    grades = [[True]] * 60 + [[False]] * 40
-    n, p = 99, 0.6
-    middle, spread = p + Z_95**2 / (2 * n), Z_95 * (p * (1 - p) / n + Z_95**2 / (4 * n * n)) ** 0.5
-    assert confidence_interval(grades) == pytest.approx(
-        ((middle - spread) / (1 + Z_95**2 / n), (middle + spread) / (1 + Z_95**2 / n))
-    )
+# Mean difficulty, and how alike problems are: from all or nothing to nearly equal.
+DIFFICULTIES = [(0.5, 0.3), (0.9, 2.0), (0.98, 0.5), (0.98, 20.0)]
+
+
+def shares(rng: np.random.Generator, problems: int, samples: int, mean: float, alike: float) -> list[float]:
+    """Of right answers, of problems whose difficulties are of a Beta distribution."""
+    rates = rng.beta(mean * alike, (1 - mean) * alike, size=problems)
+    return [float(share) for share in rng.binomial(samples, rates) / samples]
+
+
+@pytest.mark.parametrize("samples", [1, 16])
+@pytest.mark.parametrize("problems", [10, 30, 100])
+def test_the_interval_covers_where_problems_are_few_or_nearly_all_right(problems: int, samples: int) -> None:
+    rng = np.random.default_rng(3)
+    for mean, alike in DIFFICULTIES:
+        drawn = [shares(rng, problems, samples, mean, alike) for _ in range(400)]
+        intervals = [confidence_interval([[share] for share in one]) for one in drawn]
+        assert fmean(low <= mean <= high for low, high in intervals) >= 0.93
+
+
+@pytest.mark.parametrize("problems", [5, 30])
+def test_the_interval_of_a_difference_covers(problems: int) -> None:
+    rng = np.random.default_rng(4)
+    for mean, alike in DIFFICULTIES:
+        covered = []
+        for _ in range(400):
+            a, b = shares(rng, problems, 4, mean, alike), shares(rng, problems, 4, 0.8, alike)
+            low, high = difference_interval([y - x for x, y in zip(a, b, strict=True)])
+            covered.append(low <= 0.8 - mean <= high)
+        assert fmean(covered) >= 0.93
+
+
+@pytest.mark.parametrize("problems", [10, 30])
+def test_the_interval_of_an_average_covers(problems: int) -> None:
+    rng = np.random.default_rng(5)
+    for mean, alike in DIFFICULTIES:
+        covered = []
+        for _ in range(400):
+            graded = [[[share] for share in shares(rng, problems, 4, mean, alike)] for _ in range(4)]
+            means = [fmean(map(fmean, rows)) for rows in graded]
+            _, (low, high) = average_interval(means, [interval_error(rows) for rows in graded], [problems] * 4)
+            covered.append(low <= mean <= high)
+        assert fmean(covered) >= 0.93
+
+
+@pytest.mark.parametrize(
+    ("freedom", "printed"), [(1, 12.706), (2, 4.303), (3, 3.182), (10, 2.228), (29, 2.045), (100, 1.984), (1000, 1.962)]
+)
+def test_students_quantiles_are_those_of_the_tables(freedom: int, printed: float) -> None:
+    assert student_95(freedom) == pytest.approx(printed, abs=5e-4)
+
+
+def test_the_interval_of_one_sample_is_agresti_and_coulls() -> None:
+    n = 100 + Z_95**2
+    p = (60 + Z_95**2 / 2) / n
+    half = 1.984217 * sqrt(p * (1 - p) / n)
+    assert confidence_interval([[True]] * 60 + [[False]] * 40) == pytest.approx((p - half, p + half))
 
 
 def test_the_interval_is_no_point_where_all_problems_agree_and_samples_do_not_narrow_it() -> None:
     once = confidence_interval([[True]] * 30)
     assert once == confidence_interval([[True] * 64] * 30)
-    assert once[0] == pytest.approx(30 / (30 + Z_95**2)) and once[1] == 1.0
+    n = 30 + Z_95**2
+    p = (30 + Z_95**2 / 2) / n
+    assert once == pytest.approx((p - 2.045230 * sqrt(p * (1 - p) / n), 1.0))
 
 
-def test_problems_that_agree_more_than_coins_would_count_as_all_samples_at_most() -> None:
-    low, high = confidence_interval([[True, False]] * 19 + [[True, True], [False, False]])
-    n = 42
-    half = Z_95 * (0.25 / n + Z_95**2 / (4 * n * n)) ** 0.5 / (1 + Z_95**2 / n)
-    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
+def test_one_answer_of_many_changes_the_interval_little() -> None:
+    right, nearly = [[True] * 64] * 30, [[True] * 64] * 29 + [[True] * 63 + [False]]
+    assert confidence_interval(nearly) == pytest.approx(confidence_interval(right), abs=1e-3)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=4), min_size=2, max_size=40))
+def test_the_interval_holds_the_plain_mean(grades: list[list[bool]]) -> None:
+    low, high = confidence_interval(grades)
+    assert 0 <= low <= fmean(map(fmean, grades)) <= high <= 1 and low < high
 
 
 # Numbers
@@ -155,13 +226,32 @@ def test_pass_at_k_goes_up_to_the_samples_of_every_problem() -> None:
 def test_the_average_counts_each_benchmark_the_same() -> None:
     small = benchmark_numbers(graded([[1], [0]], tokens=10))
     large = benchmark_numbers(graded([[1]] * 30, tokens=40))
-    average = average_numbers([small, large])
+    errors = [interval_error([[1], [0]]), interval_error([[1]] * 30)]
+    average = average_numbers([small | {"aes": 1.0}, large | {"aes": 2.0}])
     assert average["pass@1"] == 0.75 and average["tokens"] == 25
     assert average["roles"]["long"]["context"]["generated"] == 25
-    assert average["standard_error"] == pytest.approx(clustered_standard_error([[1], [0]]) / 2)
-    assert average["interval"][1] == 1.0
-    assert "problems" not in average and "max" not in average["turns"]
+    assert average["interval"] == list(average_interval([0.5, 1.0], errors, [2, 30])[1])
+    assert "problems" not in average and "aes" not in average and "max" not in average["turns"]
     assert average["tokens_per_right_answer"] == pytest.approx((20 + 40) / 2)
+
+
+def test_the_interval_of_an_average_by_hand() -> None:
+    errors, z2 = [0.03, 0.05], Z_95**2
+    # Half of the further problems each.
+    middle = ((30 * 0.9 + z2 / 4) / (30 + z2 / 2) + (10 * 1.0 + z2 / 4) / (10 + z2 / 2)) / 2
+    one, other = 0.03 * (30 + z2) / (30 + z2 / 2), 0.05 * (10 + z2) / (10 + z2 / 2)
+    freedom = (one**2 + other**2) ** 2 / (one**4 / 29 + other**4 / 9)
+    assert 14 < freedom < 15
+    error = sqrt(one**2 + other**2) / 2
+    found, interval = average_interval([0.9, 1.0], errors, [30, 10])
+    assert found == pytest.approx(error)
+    assert interval == pytest.approx((middle - 2.144787 * error, middle + 2.144787 * error))
+
+
+def test_the_average_of_one_benchmark_has_its_interval_and_of_all_right_ones_is_no_point() -> None:
+    right = benchmark_numbers(graded([[1]] * 30))
+    assert average_numbers([right])["interval"] == pytest.approx(right["interval"])
+    assert right["interval"][0] < average_numbers([right, right])["interval"][0] < 0.95
 
 
 # Comparison
@@ -170,14 +260,28 @@ def test_the_average_counts_each_benchmark_the_same() -> None:
 def test_the_difference_is_paired_by_problem() -> None:
     a, b = [[1, 0], [0, 0], [1, 1], [0, 1]], [[1, 1], [0, 1], [1, 1], [1, 0]]
     paired = compare_samples(graded(a, 20), graded(b, 8))
-    differences = [0.5, 0.5, 0.0, 0.0]
-    error = stdev(differences) / 2
+    # Twice each, since half a difference of -1 and of +1 and a whole one of 0 are added.
+    doubled = [0.5] * 4 + [0.0] * 4 + [-1, 1, 0, 0]
+    half = 3.182446 * pstdev(doubled) / sqrt(6)
     assert paired.accuracy == (0.5, 0.75) and paired.difference == pytest.approx(0.25)
-    assert paired.interval == pytest.approx((0.25 - Z_95 * error, 0.25 + Z_95 * error))
+    assert paired.interval == pytest.approx((1 / 6 - half, 1 / 6 + half))
     assert (paired.tokens, paired.token_difference, paired.token_interval) == ((20, 8), -12, (-12, -12))
     assert (paired.only_a, paired.only_b, paired.problems, paired.samples) == (0, 2, 4, 2)
     assert paired.p_value == pytest.approx(0.5)
     assert paired.aes == pytest.approx(12 / 20 + 3 * 0.25 / 0.5)
+
+
+def test_no_difference_on_any_problem_is_not_certainty() -> None:
+    paired = compare_samples(graded([[1]] * 30), graded([[1]] * 30))
+    assert paired.difference == 0
+    assert paired.interval == pytest.approx((-2.045230 / 32, 2.045230 / 32))
+
+
+def test_tokens_have_students_interval() -> None:
+    a = [sample(f"p{i}", 0, True, turn("long", 10)) for i in range(3)]
+    b = [sample(f"p{i}", 0, True, turn("long", tokens)) for i, tokens in enumerate((11, 14, 20))]
+    half = 4.302653 * stdev([1, 4, 10]) / sqrt(3)
+    assert compare_samples(a, b).token_interval == pytest.approx((5 - half, 5 + half))
 
 
 def test_pairing_is_surer_than_two_separate_intervals() -> None:
@@ -201,7 +305,21 @@ def test_mcnemar_of_many_pairs_is_a_number() -> None:
     assert 0 <= mcnemar(0, 5000) < 1e-300
 
 
-async def write(folder: Path, rows: list[list[int]], limit: int = 448, name: str = "mine", **changes: str) -> Path:
+PLAIN: Mapping[str, Any] = {
+    "protocol": "solo",
+    "limits": {"max_turns": 1, "max_turn_tokens": {"solo": 448}, "close_cut_turns": True},
+    "sampling": {"temperature": 0.6, "top_p": 0.95, "top_k": -1},
+}
+
+
+async def write(
+    folder: Path,
+    rows: list[list[int]],
+    limit: int = 448,
+    name: str = "mine",
+    played: Mapping[str, Any] = PLAIN,
+    **changes: str,
+) -> Path:
     """An evaluation as its command leaves it."""
 
     async def work(item: Evaluated) -> dict[str, object]:
@@ -213,7 +331,7 @@ async def write(folder: Path, rows: list[list[int]], limit: int = 448, name: str
         samples[0] = replace(samples[0], episode=replace(first, problem=replace(first.problem, **{key: value})))
     items = {sample_id(s.episode.problem.id, s.episode.sample): s for s in samples}
     await run_stage(folder, name, items, work, {})
-    settings = {"limits": {"max_episode_tokens": limit}}
+    settings = played | {"limits": played["limits"] | {"max_episode_tokens": limit}}
     summary = {"model": {}, "settings": settings, "benchmarks": {name: benchmark_numbers(samples)}, "average": {}}
     (folder / SUMMARY).write_text(json.dumps(summary))
     return folder
@@ -231,7 +349,43 @@ async def test_two_folders_are_compared_on_what_they_share(tmp_path: Path, capsy
     assert list(compare_folders(a, b)) == ["mine"]
     with Display() as display:
         show_comparison(a, b, display)
-    assert "50.0%, 100.0%" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "50.0%, 100.0%" in shown and "not compared" in shown and "other" in shown
+
+
+async def test_what_differs_and_is_no_limit_is_told(tmp_path: Path) -> None:
+    a = await write(tmp_path / "a", [[1], [0]])
+    assert unlike(a, a) == []
+    other = {"sampling": {**PLAIN["sampling"], "top_p": 1.0}, "limits": {**PLAIN["limits"], "limit_in_prompt": 100}}
+    b = await write(tmp_path / "b", [[1], [0]], played={**PLAIN, **other})
+    await write(a, [[1]], name="first")
+    await write(b, [[1]], name="other", played={**PLAIN, **other})
+    assert unlike(a, b) == [
+        ("limits.limit_in_prompt", "None", "100"),
+        ("sampling.top_p", "0.95", "1.0"),
+        ("not compared", "first", "other"),
+    ]
+    assert list(compare_folders(a, b)) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("max_turns", 2, r"limits\.max_turns is 1 in the one and 2 in the other"),
+        ("max_turn_tokens", {"solo": 9}, r"limits\.max_turn_tokens\.solo is 448 in the one and 9 in the other"),
+        ("close_cut_turns", False, r"limits\.close_cut_turns is True in the one and False in the other"),
+    ],
+)
+async def test_one_kind_of_team_has_equal_limits_and_two_kinds_equal_room(
+    tmp_path: Path, key: str, value: object, fault: str
+) -> None:
+    limits = {**PLAIN["limits"], key: value}
+    a = await write(tmp_path / "a", [[1], [0]])
+    b = await write(tmp_path / "b", [[1], [0]], played={**PLAIN, "limits": limits})
+    with pytest.raises(ValueError, match=fault):
+        compare_folders(a, b)
+    pair = await write(tmp_path / "pair", [[1], [0]], played={**PLAIN, "protocol": "long_short", "limits": limits})
+    assert list(compare_folders(a, pair)) == ["mine"]
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,12 @@ def test_solo_is_told_its_limit_and_answers_after_its_thoughts(family: str) -> N
     assert protocol.stop(SOLO) == () and protocol.default_closing(SOLO) is None
 
 
+@pytest.mark.parametrize(("named", "told"), [(None, 100), (30, 30)])
+def test_solos_prompt_names_the_cap_or_the_limit_that_is_set_for_it(named: int | None, told: int) -> None:
+    team = {"protocol": "solo", "max_episode_tokens": 100, "limit_in_prompt": named, "family": "plain"}
+    assert f" {told} tokens" in protocol_of(team).system_prompts[SOLO]
+
+
 @pytest.mark.parametrize(
     ("text", "good"),
     [

@@ -9,7 +9,8 @@ import pytest
 from longshort.report.pieces import Pieces, pieces_of, units
 from longshort.report.settings import shown_settings
 from longshort.report.sources import named_apart, read_run
-from longshort.report.transcripts import read_transcripts
+from longshort.report.transcripts import correct_by, read_transcripts
+from longshort.tracking import write_episodes
 from tests.report_runs import (
     HOSTILE,
     SECRET,
@@ -67,6 +68,23 @@ def test_a_transcript_reads_headings_and_fences_in_a_turn_as_its_text(tmp_path: 
     write_training(tmp_path / "run", [episode(0, (text,))], kept=False)
     (sample,) = read_transcripts(tmp_path / "run" / "transcripts")
     assert [turn.text for turn in sample.turns] == [text] and sample.outcome == "answered"
+
+
+@pytest.mark.parametrize(("score", "right"), [(1.0, True), (0.5, True), (0.0, False), (-1.0, False)])
+def test_a_score_of_a_users_own_function_is_right_above_zero(score: float, right: bool) -> None:
+    assert correct_by({"long/format": 1.0, "long/correct": score, "long/total": 2.0}) is right
+    assert correct_by({"long/format": 1.0}) is None
+
+
+def test_a_stored_verdict_stands_whatever_the_score_is(tmp_path: Path) -> None:
+    folder = write_training(tmp_path / "run")
+    rewards, verdicts = [{"long/correct": 0.0}, {"long/correct": 0.5}], [True, False]
+    for place in ("rollouts", "validation"):
+        episodes = [episode(0), episode(1)]
+        write_episodes(folder / place, 2, episodes, [0.0, 0.5], rewards=rewards, correct=verdicts)
+    run = read_run(folder)
+    for origin in ("training", "validation"):
+        assert [s.correct for s in run.samples if s.origin == origin and s.step == 2] == verdicts
 
 
 def test_an_evaluation_has_every_sample_under_its_benchmark(tmp_path: Path) -> None:

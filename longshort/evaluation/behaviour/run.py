@@ -1,16 +1,19 @@
 """``longshort behaviour``: what `longshort evaluate` played, read again: phases by a judge, perplexity by a reference.
 
-<folder>/behaviour/<benchmark>.phases.jsonl      labels by sample, see :mod:`longshort.evaluation.behaviour.phases`
-<folder>/behaviour/<benchmark>.perplexity.jsonl  scores of batches of samples
-<folder>/behaviour.json                          numbers by benchmark
+<folder>/behaviour/<benchmark>.phases-<settings>.jsonl      labels, see :mod:`longshort.evaluation.behaviour.phases`
+<folder>/behaviour/<benchmark>.perplexity-<settings>.jsonl  scores under the reference
+<folder>/behaviour.json                                     numbers by benchmark, and digests of its conversations
+
+A record belongs to a sample and its text; ``<settings>`` is a digest of who reads, and of how the judge is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,21 +27,24 @@ from longshort.episode import Episode
 from longshort.evaluation.behaviour.perplexity import Reference, batches, perplexity_numbers, score_episodes
 from longshort.evaluation.behaviour.phases import Judging, label_phases, phase_numbers
 from longshort.evaluation.behaviour.words import word_numbers
+from longshort.evaluation.identity import facts_of, text_digest
 from longshort.evaluation.records import Evaluated, benchmarks_of, read_benchmark, read_summary
 from longshort.folders import write_whole
 from longshort.model_folder import read_tokenizer
-from longshort.stages import ItemsFailedError, Record, StageResult, run_stage
+from longshort.stages import ItemsFailedError, Record, Stage, StageResult, open_stage
 
 BEHAVIOUR = "behaviour.json"
 FOLDER = "behaviour"
 JUDGE, REFERENCE = "judge", "reference"
+WORDS, PHASES, PERPLEXITY = "words", "phases", "perplexity"
 
 
 async def behaviour(config: DictConfig, display: Display, open_model: OpenModel | None = None) -> None:
     """Write ``behaviour.json`` into ``evaluation.folder``.
 
     Words are counted in all conversations. ``models.judge`` and ``models.reference``, where the recipe has them, read
-    the first sample of the first ``evaluation.behaviour.problems`` problems of each benchmark.
+    the first sample of the first ``evaluation.behaviour.problems`` problems of each benchmark. Without them, what an
+    earlier call found stays for benchmarks whose conversations are the same.
 
     Args:
         open_model: opens the judge; by default as in the cold start.
@@ -52,21 +58,26 @@ async def behaviour(config: DictConfig, display: Display, open_model: OpenModel 
     names = benchmarks_of(folder)
     if not names:
         raise ValueError(f"{folder} holds no benchmark that was played to its end; run `longshort evaluate` first")
+    judging = _judging(config)
     samples = {name: read_benchmark(folder, name) for name in names}
     chosen = {name: _first(found, config.evaluation.behaviour.problems) for name, found in samples.items()}
+    digests = {name: _digest(found) for name, found in samples.items()}
     numbers: dict[str, dict[str, Any]] = {
-        name: {"words": word_numbers([sample.episode for sample in found.values()])} for name, found in samples.items()
+        name: {WORDS: word_numbers([sample.episode for sample in found.values()]), **_kept(folder, name, digests[name])}
+        for name, found in samples.items()
     }
     failures: list[ItemsFailedError] = []
     if JUDGE in config.models:
-        for name, result in (await _judged(config, folder, chosen, display, open_model)).items():
-            numbers[name]["phases"] = phase_numbers(result.records.values())
+        for name, result in (await _judged(config, judging, folder, chosen, display, open_model)).items():
+            if result.records:
+                numbers[name][PHASES] = _phases(list(result.records.values()))
             if result.failed:
                 failures.append(ItemsFailedError(name, result.failed))
     if REFERENCE in config.models:
         for name, found in (await _scored(config, folder, chosen, display)).items():
-            numbers[name]["perplexity"] = perplexity_numbers(found)
-    write_whole(folder / BEHAVIOUR, json.dumps({"benchmarks": numbers}, indent=2, ensure_ascii=False) + "\n")
+            numbers[name][PERPLEXITY] = perplexity_numbers(found)
+    content = {"benchmarks": numbers, "conversations": digests}
+    write_whole(folder / BEHAVIOUR, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     _show(folder, numbers, display)
     if failures:
         raise failures[0]
@@ -81,30 +92,66 @@ def read_behaviour(folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def _judging(config: DictConfig) -> Judging:
+    given = OmegaConf.to_container(config.evaluation.behaviour.judge)
+    assert isinstance(given, dict), "base.yaml has a mapping there"
+    known = [field.name for field in fields(Judging)]
+    for key in map(str, given):
+        if key not in known:
+            raise ValueError(f"evaluation.behaviour.judge.{key} is unknown; there are: {', '.join(known)}")
+    return Judging(**given)  # type: ignore[arg-type]
+
+
+def _digest(samples: Mapping[str, Evaluated]) -> str:
+    return text_digest(json.dumps([_key(key, sample.episode) for key, sample in samples.items()]))
+
+
+def _key(sample: str, episode: Episode) -> str:
+    """Of a record: the sample, and a digest of its question and its turns."""
+    text = json.dumps([episode.problem.question, *[turn.text for turn in episode.turns]])
+    return f"{sample}#{text_digest(text)}"
+
+
+def _kept(folder: Path, name: str, digest: str) -> dict[str, Any]:
+    """What an earlier call found in the same conversations, but for words."""
+    file = folder / BEHAVIOUR
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if before.get("conversations", {}).get(name) != digest:
+        return {}
+    return {key: found for key, found in before["benchmarks"][name].items() if key != WORDS}
+
+
+def _phases(records: list[Record]) -> dict[str, Any]:
+    """Numbers whose ``faults`` are those of answers, not of conversations that no judge was asked about."""
+    asked = phase_numbers(record for record in records if record["asked"])
+    return phase_numbers(records) | {"faults": asked["faults"]}
+
+
 def _first(samples: Mapping[str, Evaluated], problems: int | None) -> dict[str, Episode]:
-    found = {key: sample.episode for key, sample in samples.items() if sample.episode.sample == 0}
+    found = {_key(key, each.episode): each.episode for key, each in samples.items() if each.episode.sample == 0}
     return dict(list(found.items())[:problems])
 
 
 async def _judged(
     config: DictConfig,
+    judging: Judging,
     folder: Path,
     chosen: Mapping[str, Mapping[str, Episode]],
     display: Display,
     open_model: OpenModel | None,
 ) -> dict[str, StageResult]:
-    judging = Judging(**OmegaConf.to_container(config.evaluation.behaviour.judge))  # type: ignore[arg-type]
-    asked = {"asked": OmegaConf.to_container(config.evaluation.behaviour.judge)}
+    settings = {**_reader(config, JUDGE), "asked": asdict(judging)}
     found = {}
     async with (open_model or opener(config, display))(JUDGE) as judge:
+
+        async def label(episode: Episode) -> Record:
+            return await label_phases(judge, episode, judging)
+
         for name, episodes in chosen.items():
             display.stage(f"labelling phases of {name}")
-
-            async def label(episode: Episode) -> Record:
-                return await label_phases(judge, episode, judging)
-
-            settings = _identity(config, JUDGE, episodes) | asked
-            found[name] = await run_stage(folder / FOLDER, f"{name}.phases", episodes, label, settings, display.advance)
+            with _stage(folder, f"{name}.{PHASES}", settings) as stage:
+                await stage.run(episodes, label, display.advance)
+                found[name] = _finished(stage, episodes)
     return found
 
 
@@ -116,52 +163,68 @@ async def _scored(
     # Loaded by the first batch that has no record.
     reference = cache(partial(Reference, str(model.path), str(config.trainer.device), tokenizer))
 
-    async def score(episodes: list[Episode]) -> Record:
-        return {"scores": await asyncio.to_thread(lambda: score_episodes(reference(), episodes))}
+    def score(episodes: list[Episode]) -> list[Record]:
+        return score_episodes(reference(), episodes)
 
+    async def as_it_is(record: Record) -> Record:
+        return record
+
+    settings = _reader(config, REFERENCE)
     found = {}
-    for name, named in chosen.items():
-        episodes = list(named.values())
-        items = {
-            f"batch-{number}": [episodes[index] for index in indices]
-            for number, indices in enumerate(batches(episodes))
-        }
-        settings = _identity(config, REFERENCE, named)
+    for name, episodes in chosen.items():
         display.stage(f"scoring {name} by the reference")
-        result = await run_stage(
-            folder / FOLDER, f"{name}.perplexity", items, score, settings, display.advance, concurrency=1
-        )
-        found[name] = [scored for record in result.records.values() for scored in record["scores"]]
+        with _stage(folder, f"{name}.{PERPLEXITY}", settings) as stage:
+            missing = [key for key in episodes if key not in stage.records]
+            done = len(episodes) - len(missing)
+            for batch in batches([episodes[key] for key in missing]):
+                keys = [missing[index] for index in batch]
+                scores = await asyncio.to_thread(score, [episodes[key] for key in keys])
+                await stage.run(dict(zip(keys, scores, strict=True)), as_it_is)
+                done += len(keys)
+                display.advance(done, len(episodes))
+            found[name] = list(_finished(stage, episodes).records.values())
     return found
 
 
-def _identity(config: DictConfig, name: str, episodes: Mapping[str, Episode]) -> dict[str, Any]:
-    """Who reads, and what."""
+@contextmanager
+def _stage(folder: Path, name: str, settings: Mapping[str, Any]) -> Iterator[Stage]:
+    """A stage with files of its own for these settings."""
+    digest = text_digest(json.dumps(settings, sort_keys=True))[:8]
+    with open_stage(folder / FOLDER, f"{name}-{digest}", settings) as stage:
+        yield stage
+
+
+def _finished(stage: Stage, items: Mapping[str, Episode]) -> StageResult:
+    """What the stage has of ``items``; records of other items, as of a call with more problems, stay in its files."""
+    others = [key for key in stage.records if key not in items]
+    result = stage.finish([*items, *others])
+    return StageResult({key: result.records[key] for key in items if key in result.records}, result.failed)
+
+
+def _reader(config: DictConfig, name: str) -> dict[str, Any]:
     model = config.models[name]
-    digest = hashlib.blake2b(digest_size=8)
-    for key, episode in episodes.items():
-        digest.update(json.dumps([key, [turn.text for turn in episode.turns]]).encode())
-    return {name: model.endpoint.model if ENDPOINT in model else model.model.path, "conversations": digest.hexdigest()}
+    return {name: model.endpoint.model if ENDPOINT in model else facts_of(model.model)}
 
 
 def _show(folder: Path, numbers: Mapping[str, Mapping[str, Any]], display: Display) -> None:
-    columns = ("benchmark", "reflection words per 1000 tokens", "aha", "judged", "refused", "perplexity")
+    columns = ("benchmark", "reflection words per 1000 tokens", "aha", "judged", "refused", "skipped", "perplexity")
     rows = []
     for name, each in numbers.items():
-        phases, perplexity = each.get("phases", {}), each.get("perplexity", {})
+        phases, perplexity = each.get(PHASES, {}), each.get(PERPLEXITY, {})
         rows.append(
             (
                 name,
-                f"{each['words']['reflection_per_1000_tokens']:.2f}",
-                f"{each['words']['aha_share']:.1%}",
+                f"{each[WORDS]['reflection_per_1000_tokens']:.2f}",
+                f"{each[WORDS]['aha_share']:.1%}",
                 phases.get("judged", ""),
                 phases.get("refused", ""),
+                phases.get("skipped", ""),
                 "" if perplexity.get("perplexity") is None else f"{perplexity['perplexity']:.3g}",
             )
         )
     display.table(str(folder / BEHAVIOUR), columns, rows)
     for name, each in numbers.items():
-        if shares := each.get("phases", {}).get("shares"):
+        if shares := each.get(PHASES, {}).get("shares"):
             display.table(f"phases of {name}", ("phase", "share"), [(k, f"{v:.1%}") for k, v in shares.items()])
-        if faults := each.get("phases", {}).get("faults"):
+        if faults := each.get(PHASES, {}).get("faults"):
             display.table(f"answers of the judge refused on {name}", ("reason", "times"), list(faults.items()))

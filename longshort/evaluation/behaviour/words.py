@@ -4,7 +4,8 @@ ThinkPrune (arXiv 2504.01296) counts the first before and after pruning, Long⊗
 conversations with the second; neither prints its list in full, so both lists are ours.
 
 Phrases are found whatever their case, and the longest that fits is counted: "but wait" is not also "wait". English ones
-are whole words; any white space and either apostrophe will do within one.
+are whole words, also right after a Chinese one; any white space and either apostrophe will do within one. Chinese has
+no spaces between words, so ``_WITHIN`` says where a phrase is a part of another word.
 """
 
 from __future__ import annotations
@@ -67,6 +68,15 @@ AHA: Phrases = {
     ),
 }
 
+# Chinese phrases where they are counted: 不对称 is asymmetric, 不可能 impossible, and 等等 at the end of a list with 、
+# is "and so on".
+_WITHIN: Mapping[str, str] = {
+    "不对": "不对(?![称等应])",
+    "这不对": "这不对(?![称等应])",
+    "可能": "(?<![不尽])可能",
+    "等等": "".join(rf"(?<!、\w{{{length}}})" for length in range(1, 9)) + "等等",
+}
+
 
 def count_phrases(text: str, phrases: Phrases) -> Counter[str]:
     """Occurrences of each phrase that occurs, without overlap, the longest first.
@@ -74,7 +84,7 @@ def count_phrases(text: str, phrases: Phrases) -> Counter[str]:
     Example: "Wait. But  wait!" has one "wait" and one "but wait".
     """
     pattern, names = _pattern(tuple((language, tuple(found)) for language, found in phrases.items()))
-    return Counter(names[_key(match[0])] for match in pattern.finditer(text))
+    return Counter(names[match.lastindex - 1] for match in pattern.finditer(text) if match.lastindex)
 
 
 def word_numbers(episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -109,18 +119,18 @@ def numbers_of_texts(conversations: Sequence[tuple[str, int]]) -> dict[str, Any]
 
 
 @lru_cache
-def _pattern(phrases: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[re.Pattern[str], Mapping[str, str]]:
-    found = [(phrase, language) for language, some in phrases for phrase in some]
-    alternatives = [
-        rf"\b{_loose(phrase)}\b" if language == "en" else re.escape(phrase)
-        for phrase, language in sorted(found, key=lambda pair: -len(pair[0]))
-    ]
-    return re.compile("|".join(alternatives), re.IGNORECASE), {_key(phrase): phrase for phrase, _ in found}
+def _pattern(phrases: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[re.Pattern[str], tuple[str, ...]]:
+    """A group for each phrase, and the phrases in the order of their groups."""
+    found = sorted(((phrase, language) for language, some in phrases for phrase in some), key=lambda x: -len(x[0]))
+    groups = (f"({_english(phrase) if language == 'en' else _chinese(phrase)})" for phrase, language in found)
+    return re.compile("|".join(groups), re.IGNORECASE), tuple(phrase for phrase, _ in found)
 
 
-def _loose(phrase: str) -> str:
-    return r"\s+".join(re.escape(part).replace("'", "['\u2019]") for part in phrase.split())
+def _english(phrase: str) -> str:
+    # As ASCII, for an i is also a dotless one otherwise, and a Chinese character a letter of the word beside it.
+    words = r"(?u:\s+)".join(re.escape(part).replace("'", "['\u2019]") for part in phrase.split())
+    return rf"(?a:(?<![a-z]){words}(?![a-z]))"
 
 
-def _key(text: str) -> str:
-    return " ".join(text.casefold().replace("\u2019", "'").split())
+def _chinese(phrase: str) -> str:
+    return _WITHIN.get(phrase, re.escape(phrase))
