@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "name", choices=(commands.PLAYGROUND, "qwen2.5-7b"), help="the latter shows its commands without 8 GPUs"
     )
     reproduce.add_argument("--quick", action="store_true", help="fewer chains, steps and samples, on the playground")
-    reproduce.add_argument("--out", type=Path, metavar="FOLDER", help="by default outputs/reproduce_<name>")
+    reproduce.add_argument("--out", type=Path, metavar="FOLDER", help="by default outputs/reproduce_<name>[_quick]")
     _add_data(subcommands)
     _add_pair(subcommands)
     return parser

@@ -140,7 +140,7 @@ def _check_team(config: DictConfig) -> None:
     if team.max_turn_tokens[SOLO] != team.max_episode_tokens:
         raise ValueError(
             f"team.max_turn_tokens.{SOLO}={team.max_turn_tokens[SOLO]} is not "
-            f"team.max_episode_tokens={team.max_episode_tokens}, the limit that the prompt tells; set the latter only"
+            f"team.max_episode_tokens={team.max_episode_tokens}; set the latter only"
         )
 
 

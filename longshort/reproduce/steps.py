@@ -54,12 +54,12 @@ class Size:
 FULL = Size(seconds={COLDSTART: 1040, "ablation": 490, EVOLUTION: 690, THINKPRUNE: 430, EVALUATION: 120})
 QUICK = Size(
     seconds={COLDSTART: 400, "ablation": 200, EVOLUTION: 250, THINKPRUNE: 200, EVALUATION: 60},
-    coldstart=("data.train_files=['playground:train:1200:7']",),
+    coldstart=("data.train_files=['playground:train:600:7']",),
     evolution=(
-        "trainer.total_training_steps=10",
-        "rounds.long-r1.trainer.total_training_steps=30",
-        "rounds.short-r1.trainer.total_training_steps=50",
-        "rounds.short-r2.trainer.total_training_steps=30",
+        "trainer.total_training_steps=8",
+        "rounds.long-r1.trainer.total_training_steps=24",
+        "rounds.short-r1.trainer.total_training_steps=40",
+        "rounds.short-r2.trainer.total_training_steps=20",
     ),
     thinkprune=("trainer.total_training_steps=12", "trainer.test_freq=6", "trainer.save_freq=6"),
     evaluate=("evaluation.samples=1",),
