@@ -51,7 +51,7 @@ class Size:
     ablations: tuple[str, ...] = tuple(ABLATIONS)
 
 
-FULL = Size(seconds={COLDSTART: 1040, "ablation": 490, EVOLUTION: 690, THINKPRUNE: 430, EVALUATION: 120})
+FULL = Size(seconds={COLDSTART: 1040, "ablation": 600, EVOLUTION: 680, THINKPRUNE: 450, EVALUATION: 95})
 QUICK = Size(
     seconds={COLDSTART: 400, "ablation": 200, EVOLUTION: 250, THINKPRUNE: 200, EVALUATION: 60},
     coldstart=("data.train_files=['playground:train:600:7']",),

@@ -65,9 +65,9 @@ async def test_two_processes_give_the_losses_gradients_and_weights_of_one(
         assert update_one["grad_norm"] == pytest.approx(update_two["grad_norm"], rel=1e-4)
         assert update_one["loss"] == pytest.approx(update_two["loss"], abs=1e-6)
     # What two processes saved, one process loads.
-    two.save(tmp_path / "two")
+    await two.save(tmp_path / "two")
     expected = (await two.score(views)).log_probs
     await one.update([Sample(view, 1.0, (0.0,) * len(view.response_ids)) for view in views])
-    one.load(tmp_path / "two")
+    await one.load(tmp_path / "two")
     for mine, theirs in zip((await one.score(views)).log_probs, expected, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5)
