@@ -29,9 +29,10 @@ demo: install
 test: install
 	$(BIN)/python -m pytest tests --ignore=tests/faults
 
-# Runs that are killed again and again, and a hundred faults at random moments; too long for `test`.
+# Runs that are killed again and again, and a hundred faults at random moments; too long for `test`. The other tests of
+# tests/faults are among the hundred.
 test-faults: install
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest $(addprefix tests/faults/,test_local.py test_kills.py test_solo.py)
 	$(BIN)/python -m tests.faults --seed 0 --count 100
 
 # In an environment with the extras gpu and dev; the installation for CPU is not touched.
