@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +174,19 @@ time.sleep(60)
 """
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell gives what it runs in the background no interrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGTERM, asyncio.CancelledError), (signal.SIGINT, KeyboardInterrupt)]
 )
 def test_a_signal_ends_the_child_before_the_parent(
-    tmp_path: Path, number: signal.Signals, error: type[BaseException]
+    tmp_path: Path, number: signal.Signals, error: type[BaseException], interruptible: None
 ) -> None:
     def send() -> None:
         while not (tmp_path / "ready").exists():
