@@ -53,7 +53,7 @@ class Size:
 
 FULL = Size(seconds={COLDSTART: 1040, "ablation": 600, EVOLUTION: 680, THINKPRUNE: 450, EVALUATION: 95})
 QUICK = Size(
-    seconds={COLDSTART: 400, "ablation": 200, EVOLUTION: 250, THINKPRUNE: 200, EVALUATION: 60},
+    seconds={COLDSTART: 350, "ablation": 160, EVOLUTION: 420, THINKPRUNE: 290, EVALUATION: 60},
     coldstart=("data.train_files=['playground:train:600:7']",),
     evolution=(
         "trainer.total_training_steps=8",
