@@ -130,13 +130,14 @@ def report(options: argparse.Namespace) -> None:
 def reproduce(options: argparse.Namespace) -> None:
     from longshort.reproduce.run import reproduce_playground, reproduce_qwen
 
-    if options.name != PLAYGROUND:
-        reproduce_qwen(options.out or Path("outputs") / f"reproduce_{options.name}", sys.stdout)
-        return
     # Both sizes would write into the same folder otherwise, each under settings that the other refuses.
-    name = f"{PLAYGROUND}_quick" if options.quick else PLAYGROUND
+    name = f"{PLAYGROUND}_quick" if options.quick and options.name == PLAYGROUND else options.name
+    root = options.out or Path("outputs") / f"reproduce_{name}"
+    if options.name != PLAYGROUND:
+        reproduce_qwen(root, sys.stdout)
+        return
     with Display() as display:
-        reproduce_playground(options.out or Path("outputs") / f"reproduce_{name}", options.quick, display)
+        reproduce_playground(root, options.quick, display)
 
 
 def prepare(options: argparse.Namespace) -> None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from longshort.episode import Ids
+from longshort.generation import Tokenizer
 from longshort.protocol import END_THINK, THINK, Protocol
 from longshort.solo import SOLO
 
@@ -71,6 +73,11 @@ def forced(protocol: Protocol, cue: str, opened: bool, cuts: tuple[str, ...] = (
         cuts={SOLO: cuts},
         **asked,
     )
+
+
+def ends_with_think(prompt: Ids, tokenizer: Tokenizer) -> bool:
+    """Whether a prompt's chat template wrote ``<think>`` itself."""
+    return tokenizer.decode(list(prompt), skip_special_tokens=False).rstrip().endswith(THINK)
 
 
 def estimated_budget(text: str, opened: bool = False) -> int | None:

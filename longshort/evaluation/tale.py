@@ -12,11 +12,12 @@ from longshort.evaluation.baselines import (
     BUDGET_REQUEST,
     ESTIMATE,
     ESTIMATE_REQUEST,
+    ends_with_think,
     estimated_budget,
     with_request,
 )
 from longshort.generation import Chat, SamplingParams, chat_ids, text_of
-from longshort.protocol import THINK, Protocol
+from longshort.protocol import Protocol
 from longshort.solo import SOLO
 
 
@@ -67,7 +68,7 @@ class EstimatingController(SynergyController):
         )
         completion = await member.generator.generate(prompt, params, f"{ESTIMATE}/{problem.id}/{sample}")
         text = text_of(completion, member.tokenizer)
-        opened = member.tokenizer.decode(list(prompt), skip_special_tokens=False).rstrip().endswith(THINK)
+        opened = ends_with_think(prompt, member.tokenizer)
         budget = None if completion.finish_reason == "length" else estimated_budget(text, opened)
         turn = Turn(
             role=ESTIMATE,

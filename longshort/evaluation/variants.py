@@ -16,13 +16,14 @@ from longshort.evaluation.baselines import (
     DRAFT_REQUEST,
     FIRST_THOUGHT,
     TALE_EP,
+    ends_with_think,
     forced,
     with_request,
 )
 from longshort.evaluation.identity import play_settings
 from longshort.evaluation.tale import EstimatingController
 from longshort.generation import Tokenizer
-from longshort.protocol import THINK, Protocol
+from longshort.protocol import Protocol
 from longshort.protocols import protocol_of
 from longshort.solo import SOLO
 
@@ -70,8 +71,7 @@ def make_variants(config: DictConfig, members: Mapping[str, Member], limits: Lim
 
 def opens_thinking(protocol: Protocol, tokenizer: Tokenizer) -> bool:
     """Whether the chat template of a team of one writes ``<think>`` itself."""
-    prompt = tokenizer.decode(list(render_prompt(protocol, SOLO, tokenizer, "1+1=?")), skip_special_tokens=False)
-    return prompt.rstrip().endswith(THINK)
+    return ends_with_think(render_prompt(protocol, SOLO, tokenizer, "1+1=?"), tokenizer)
 
 
 def _forced(

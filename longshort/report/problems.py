@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from longshort.config import as_list
 from longshort.episode import Problem
-from longshort.evaluation.identity import problems_digest
+from longshort.evaluation.identity import problems_digest, text_digest
 from longshort.report.records import Run, Sample
 
 # Of all benchmarks of an evaluation.
@@ -36,9 +35,7 @@ def files_digest(config: DictConfig, key: str) -> str | None:
     rounds = OmegaConf.select(config, "rounds") or {}
     places = [f"data.{key}", *[f"rounds.{name}.data.{key}" for name in rounds]]
     files = [as_list(OmegaConf.select(config, place)) for place in places if OmegaConf.select(config, place)]
-    if not files:
-        return None
-    return hashlib.blake2b(json.dumps(files).encode(), digest_size=8).hexdigest()
+    return text_digest(json.dumps(files)) if files else None
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:

@@ -73,7 +73,8 @@ def reproduce_qwen(root: Path, out: TextIO) -> None:
     import torch
 
     found = torch.cuda.device_count()
-    out.write(script_of(qwen_steps(root), QWEN_HARDWARE))
+    steps = qwen_steps(root)
+    out.write(script_of(steps, QWEN_HARDWARE))
     if found < QWEN_GPUS:
         out.write(f"# this machine has {found} GPUs, so nothing was run; {QWEN_GPUS} are needed\n")
         return
@@ -81,7 +82,7 @@ def reproduce_qwen(root: Path, out: TextIO) -> None:
     root.mkdir(parents=True, exist_ok=True)
     # Open only now: a live display would wrap the commands.
     with Display() as display, sole_use_of(root):
-        _run(qwen_steps(root), root, display)
+        _run(steps, root, display)
 
 
 def script_of(steps: Sequence[Step], title: str) -> str:

@@ -90,7 +90,7 @@ def phase_numbers(records: Iterable[Record]) -> dict[str, Any]:
         sizes.update(record["phases"] or {})
     total = sum(sizes.values())
     asked = [record for record in found if record["asked"]]
-    faults = Counter(fault for record in found for fault in record["faults"])
+    faults = Counter(fault for record in asked for fault in record["faults"])
     return {
         "shares": {phase: sizes[phase] / total for phase in PHASES} if total else None,
         "judged": sum(record["phases"] is not None for record in found),

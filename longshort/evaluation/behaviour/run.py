@@ -70,7 +70,7 @@ async def behaviour(config: DictConfig, display: Display, open_model: OpenModel 
     if JUDGE in config.models:
         for name, result in (await _judged(config, judging, folder, chosen, display, open_model)).items():
             if result.records:
-                numbers[name][PHASES] = _phases(list(result.records.values()))
+                numbers[name][PHASES] = phase_numbers(result.records.values())
             if result.failed:
                 failures.append(ItemsFailedError(name, result.failed))
     if REFERENCE in config.models:
@@ -119,12 +119,6 @@ def _kept(folder: Path, name: str, digest: str) -> dict[str, Any]:
     if before.get("conversations", {}).get(name) != digest:
         return {}
     return {key: found for key, found in before["benchmarks"][name].items() if key != WORDS}
-
-
-def _phases(records: list[Record]) -> dict[str, Any]:
-    """Numbers whose ``faults`` are those of answers, not of conversations that no judge was asked about."""
-    asked = phase_numbers(record for record in records if record["asked"])
-    return phase_numbers(records) | {"faults": asked["faults"]}
 
 
 def _first(samples: Mapping[str, Evaluated], problems: int | None) -> dict[str, Episode]:
