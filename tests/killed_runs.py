@@ -24,6 +24,7 @@ from workers.naming import SOCKET_VARIABLE
 # They look for their raylet once a minute, and leave then.
 RAYS_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 GONE_S = 60
+OF_THIS_PROCESS = {"RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
 DETERMINISTIC = [
     "actor_rollout_ref.rollout.max_num_seqs=1",
     "actor_rollout_ref.rollout.enable_prefix_caching=false",
@@ -41,6 +42,11 @@ SMALL = [
     "actor_rollout_ref.rollout.n=4",
 ]
 Moment = Callable[[Path], bool]
+
+
+def environment_of_a_shell() -> dict[str, str]:
+    """Without the cluster of this process, and without what importing ``workers`` set for its own."""
+    return {name: value for name, value in os.environ.items() if name not in OF_THIS_PROCESS}
 
 
 def text_of(file: Path) -> str:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.killed_runs import environment_of_a_shell
+
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 NODES = ("n1", "n2")
 CONFIG = """
@@ -110,7 +112,7 @@ def local_slurm(folder: Path) -> Iterator[LocalSlurm]:
             cpus=os.cpu_count(),
         )
     )
-    environment = {**os.environ, "SLURM_CONF": str(config)}
+    environment = {**environment_of_a_shell(), "SLURM_CONF": str(config)}
     daemons = [
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for command in (["slurmctld", "-D"], *(["slurmd", "-D", "-N", node] for node in NODES))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.killed_runs import name_of, text_of
+from tests.killed_runs import environment_of_a_shell, name_of, text_of
 
 # The same name on both, as GLOO_SOCKET_IFNAME wants it.
 CABLE = "cable"
@@ -72,7 +72,7 @@ def two_nodes(devices: int = 1) -> Iterator[TwoNodes]:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        **environment_of_a_shell(),
         "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),

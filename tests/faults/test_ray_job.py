@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.killed_runs import SMALL, text_of
+from tests.killed_runs import SMALL, environment_of_a_shell, text_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def cluster() -> Iterator[dict[str, str]]:
     dashboard = free_port()
     environment = {
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        **{name: value for name, value in environment_of_a_shell().items() if name != "PYTHONPATH"},
         "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
