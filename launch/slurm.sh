@@ -63,6 +63,8 @@ unset RAY_ADDRESS RAY_AUTH_TOKEN
 temp=${TMP_ROOT:-/tmp}/longshort-$UID-$job
 port=$((FIRST_PORT + job % BLOCKS * PORTS_PER_JOB))
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$temp/token RAY_USAGE_STATS_ENABLED=0
+# A node that is told to end would first offer its work to others, for 30 s, which is as long as Slurm waits.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 
 head_address() {
     local address
@@ -118,10 +120,14 @@ of_head=(--node-ip-address="$address" --port="$port" --ray-client-server-port=$(
 [[ -z $devices ]] || ray_start+=(--num-gpus="$devices")
 [[ -z ${OBJECT_STORE:-} ]] || ray_start+=(--object-store-memory="$OBJECT_STORE")
 
-# Each node names itself, so that a missing one can be named. $0 is its folder; names of nodes are too long for Ray's
-# sockets.
+# Each node names itself, so that a missing one can be named, but its files by a number: names are too long for Ray's
+# sockets. When the job is cancelled it removes the files itself, as no other step can start then. $0 is their folder.
 # shellcheck disable=SC2016
-start_as='exec "$@" --node-name="$SLURMD_NODENAME" --temp-dir="$0$SLURM_NODEID"'
+start_as='files=$0/$1$SLURM_NODEID ended=false; shift; trap "ended=true; kill -TERM \$ray" TERM
+"$@" --node-name="$SLURMD_NODENAME" --temp-dir="$files" & ray=$!
+while kill -0 "$ray" 2>/dev/null; do wait "$ray"; code=$?; done
+if $ended; then for _ in 1 2 3; do rm -rf "$0" && break; sleep 1; done; fi
+exit "$code"'
 # shellcheck disable=SC2016
 prepare='umask 077; mkdir -p "$1" && [ -O "$1" ] && [ ! -h "$1" ] && chmod 700 "$1" && cat >"$1/token"'
 # shellcheck disable=SC2016
@@ -132,8 +138,8 @@ driver=
 stopping=false
 
 # With CONTAINER, `sh` of the image starts Ray; without, that of the node.
-start_head() { on "$head" 1 sh -c "$start_as" "$temp/h" "${ray_start[@]}" --head "${of_head[@]}"; }
-start_others() { on "$others" $((nodes - 1)) sh -c "$start_as" "$temp/w" "${ray_start[@]}" --address="$RAY_ADDRESS"; }
+start_head() { on "$head" 1 sh -c "$start_as" "$temp" h "${ray_start[@]}" --head "${of_head[@]}"; }
+start_others() { on "$others" $((nodes - 1)) sh -c "$start_as" "$temp" w "${ray_start[@]}" --address="$RAY_ADDRESS"; }
 prepare_all() { on "$all" "$nodes" bash -c "$prepare" bash "$temp"; }
 remove_all() { on "$all" "$nodes" bash -c "$remove" bash "$temp"; }
 wait_for_nodes() { driver_command python -m workers.cluster --timeout "${NODES_WITHIN:-300}" "${names[@]}"; }
@@ -172,7 +178,7 @@ clean_up() {
     done
     for pid in $(jobs -rp); do kill -KILL "$pid" 2>/dev/null || true; done
     remove_all
-    "${srun[@]}" </dev/null || say "could not remove $temp on every node"
+    "${srun[@]}" </dev/null || [[ ! -e $temp ]] || say "could not remove $temp on every node"
 }
 
 # shellcheck disable=SC2317,SC2329 # called by trap

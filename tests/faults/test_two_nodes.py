@@ -65,17 +65,15 @@ def workers(nodes: TwoNodes) -> list[int]:
 
 
 def losses(folder: Path) -> dict[tuple[int, str], float]:
-    """Of every step and policy: what was played and what came of it."""
-    names = [f"{role}/actor/{name}" for role in ("long", "short") for name in ("pg_loss", "grad_norm")]
-    found = steps_of(folder)
-    return {(step, name): found[step][name] for step in found for name in names if name in found[step]}
+    """Of every step and policy: its loss and the norm of its gradient."""
+    names = [f"{role}/{name}" for role in ("long", "short") for name in ("actor/pg_loss", "grad_norm")]
+    return {(step, name): values[name] for step, values in steps_of(folder).items() for name in names}
 
 
 def test_a_policy_on_each_node_then_across_both_has_the_losses_of_one_node(tmp_path: Path) -> None:
     with training(None, tmp_path / "one") as one:
         assert one.wait(600) == 0, text_of(tmp_path / "one.log")[-3000:]
     expected = losses(tmp_path / "one")
-    assert len(expected) >= 4
     with two_nodes() as nodes, training(nodes, tmp_path / "apart") as apart:
         wait_for_step(1, apart, tmp_path / "apart")
         assert workers(nodes) == [1, 1], "a policy on each"
