@@ -1,4 +1,4 @@
-# make install | demo | test | test-faults | test-gpu | lint | clean
+# make install | demo | test | test-launch | test-faults | test-gpu | lint | clean
 # Variables: PYTHON (3.11 or 3.12), TORCH_INDEX (index of CPU wheels of torch), PY (test-gpu: Python of your environment)
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 TORCH_INDEX ?=
@@ -9,7 +9,7 @@ PY ?= $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install demo test test-faults test-gpu lint clean
+.PHONY: install demo test test-launch test-faults test-gpu lint clean
 
 install: $(STAMP)
 
@@ -28,6 +28,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest tests --ignore=tests/faults
+
+# Clusters on this host: a `ray start --head`, a Slurm of two nodes, two Ray nodes in network namespaces. Skipped, with a
+# reason, where they cannot be.
+test-launch: install
+	$(BIN)/python -m pytest -rs $(addprefix tests/faults/,test_ray_job.py test_slurm.py test_two_nodes.py)
 
 # Runs that are killed again and again, and a hundred faults at random moments; too long for `test`. The other tests of
 # tests/faults are among the hundred.

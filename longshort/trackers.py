@@ -6,18 +6,20 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
 from longshort.hiding import hide, shown
+from longshort.tracking import METRICS
 
 log = logging.getLogger(__name__)
 
 RUN_ID = "wandb_run_id"
+FINISH_S = "300"
 
 
 class Tracker(Protocol):
@@ -44,22 +46,48 @@ class WandbTracker:
         self._folder, self._config = folder, config
         self._id, self._name = file.read_text().strip(), config.trainer.experiment_name
         self._run: Any = None
+        self._lost = False
         stack.callback(self._finish)
 
     def begin_round(self, number: int, name: str) -> None:
         self._finish()
+        self._lost = False
         if name:
             self._id = f"{(self._folder / RUN_ID).read_text().strip()}-{number + 1}"
             self._name = f"{self._config.trainer.experiment_name}/{name}"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._open().log(dict(metrics), step=step)
+        self._track(lambda run: run.log(dict(metrics), step=step))
 
     def transcripts(self, step: int, shown: Mapping[str, str]) -> None:
+        def write(run: Any) -> None:
+            import wandb
+
+            table = wandb.Table(columns=["episode", "conversation"], data=[list(item) for item in shown.items()])
+            run.log({"transcripts": table}, step=step)
+
+        self._track(write)
+
+    def _track(self, write: Callable[[Any], None]) -> None:
+        """What is measured is worth more than where it is shown: a fault of wandb ends the tracking of a round only."""
+        if self._lost:
+            return
+        try:
+            write(self._open())
+        except Exception as error:  # a library's own, whatever it is
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
         import wandb
 
-        table = wandb.Table(columns=["episode", "conversation"], data=[list(item) for item in shown.items()])
-        self._open().log({"transcripts": table}, step=step)
+        self._run, self._lost = None, True
+        log.warning(
+            "wandb failed (%s); what it lacks of this round is in %s, and `wandb sync` sends what it wrote",
+            hide(" ".join(str(error).split()) or type(error).__name__),
+            self._folder / METRICS,
+        )
+        with suppress(Exception):  # the next round tries with another helper process
+            wandb.teardown()
 
     def _open(self) -> Any:
         if self._run is None:
@@ -68,7 +96,6 @@ class WandbTracker:
             try:
                 self._run = self._begin()
             except wandb.Error as error:
-                # What is measured is worth more than where it is shown.
                 reason = hide(" ".join(str(error).split()))
                 log.warning(
                     "wandb cannot be used (%s); the run is written offline, for `wandb sync %s/wandb/offline-*`",
@@ -82,6 +109,8 @@ class WandbTracker:
     def _begin(self, **more: Any) -> Any:
         import wandb
 
+        # Else a run's end waits for a server that is lost. Not every version has the setting, so it is not one of init.
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_S)
         settings = self._config.trainer
         return wandb.init(
             project=hide(settings.project_name),
@@ -97,9 +126,13 @@ class WandbTracker:
         )
 
     def _finish(self) -> None:
-        if self._run is not None:
-            self._run.finish()
-            self._run = None
+        run, self._run = self._run, None
+        if run is None:
+            return
+        try:
+            run.finish()
+        except Exception as error:  # as above
+            self._lose(error)
 
 
 class TensorboardTracker:

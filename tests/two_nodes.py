@@ -31,9 +31,14 @@ def why_not() -> str | None:
     if shutil.which("ip") is None:
         return "ip not found: apt-get install iproute2"
     probe = f"longshort-{secrets.token_hex(3)}"
-    if subprocess.run(["ip", "netns", "add", probe], capture_output=True).returncode:
-        return "network namespaces cannot be made here"
-    subprocess.run(["ip", "netns", "del", probe], check=True)
+    cable = ["-n", probe, "link", "add", "one", "type", "veth", "peer", "name", "other"]
+    try:
+        _ip("netns", "add", probe)
+        _ip(*cable)
+    except subprocess.CalledProcessError as error:
+        return f"network namespaces cannot be made here: {error.stderr.decode().strip()}"
+    finally:
+        subprocess.run(["ip", "netns", "del", probe], check=False, capture_output=True)
     return None
 
 
