@@ -167,11 +167,11 @@ async def measure(name: str, policy: Any, rounds: int) -> dict[str, Any]:
     model_bytes = inside(parameters) * model.bytes_per_parameter
     seconds: dict[str, list[float]] = {"ours": [], "verl": []}
     sent: dict[str, list[int]] = {"ours": [], "verl": []}
-    for step in range(rounds):
+    for _ in range(rounds):
         for sender in ("ours", "verl"):
             inside(send_as(sender))
             started = time.perf_counter()
-            await policy.sync_weights(step)
+            await policy.sync_weights()
             seconds[sender].append(time.perf_counter() - started)
             sent[sender].append(sum(inside(lambda worker: worker.sent_bytes)))
     return {

@@ -44,13 +44,24 @@ address=${RAY_API_SERVER_ADDRESS:-${RAY_ADDRESS:-}}
 unset RAY_ADDRESS
 export RAY_API_SERVER_ADDRESS=$address
 
-# A job's working directory goes with the job, and checkpoints in it too.
-if [[ $1 == train ]]; then
+# A job's working directory goes with the job, and so would what is written there, which is the default.
+case $1 in
+train | sft) key=trainer.default_local_dir ;;
+coldstart | distill | chunk | score | synthesize) key=coldstart.folder ;;
+evaluate | behaviour) key=evaluation.folder ;;
+reproduce) key=--out ;;
+*) key= ;;
+esac
+if [[ -n $key ]]; then
     folder=
+    before=
     for argument in "$@"; do
-        [[ $argument != trainer.default_local_dir=* ]] || folder=${argument#*=}
+        # Hydra takes key=, +key= and ++key=, argparse --out= and --out with its value behind.
+        if [[ $argument =~ ^[+]{0,2}"$key"=(.*)$ ]]; then folder=${BASH_REMATCH[1]}; fi
+        if [[ $before == --out && $key == --out ]]; then folder=$argument; fi
+        before=$argument
     done
-    [[ $folder == /* ]] || fail "trainer.default_local_dir=$folder is not an absolute path; give one that outlives the job"
+    [[ $folder == /* ]] || fail "$key=$folder is not an absolute path; give one that outlives the job"
 fi
 
 submit=(

@@ -144,6 +144,9 @@ prepare_all() { on "$all" "$nodes" bash -c "$prepare" bash "$temp"; }
 remove_all() { on "$all" "$nodes" bash -c "$remove" bash "$temp"; }
 wait_for_nodes() { driver_command python -m workers.cluster --timeout "${NODES_WITHIN:-300}" "${names[@]}"; }
 
+# answers: whether anything listens on the head's port
+answers() { (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; }
+
 # driver_command COMMAND…: on the first node, where this script runs; pyxis starts containers only through srun
 driver_command() {
     if [[ -n ${CONTAINER:-} && ${CONTAINER:-} != *.sif ]]; then
@@ -192,6 +195,11 @@ stop_now() {
     say "terminated"
     exit 143
 }
+# Jobs of one block may meet on a node, and the other's Ray would be taken for this one's.
+if answers; then
+    say "port $port of $head is taken by another program; submit the job again"
+    exit 1
+fi
 trap clean_up EXIT
 trap stop_soon USR1
 trap stop_now TERM INT
@@ -207,7 +215,7 @@ start_head
 pids+=($!)
 ready=false
 for ((waited = 0; waited < ${NODES_WITHIN:-300}; waited++)); do
-    if (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; then ready=true; break; fi
+    if answers; then ready=true; break; fi
     kill -0 "${pids[0]}" 2>/dev/null || { say "Ray did not start on $head; its output above says why"; exit 1; }
     sleep 1
 done
@@ -218,7 +226,7 @@ if [[ $nodes -gt 1 ]]; then
     pids+=($!)
 fi
 wait_for_nodes
-"${command[@]}" </dev/null || exit 1
+"${command[@]}" </dev/null || { say "the nodes did not join Ray at $RAY_ADDRESS; the output above says why"; exit 1; }
 
 driver_command "${program[@]}" "$@"
 if ! $stopping; then

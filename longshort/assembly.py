@@ -10,7 +10,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from longshort import checkpoints
 from longshort.config import as_list
 from longshort.controller import Limits, Member, Sampling, SynergyController
 from longshort.correction import RolloutCorrection
@@ -20,7 +19,7 @@ from longshort.demand import settle_placement
 from longshort.display import Display
 from longshort.doctor.doctor import warn_before_start
 from longshort.episode import Problem
-from longshort.folders import sole_use_of
+from longshort.folders import sole_use_of, write_whole
 from longshort.generation import Generator, Tokenizer
 from longshort.grading_pool import GradingPool
 from longshort.hiding import as_yaml
@@ -31,9 +30,10 @@ from longshort.player import Player
 from longshort.policy import Policy
 from longshort.protocols import protocol_of
 from longshort.registered import check_registered
-from longshort.resuming import CONFIG, refuse_changes
+from longshort.resuming import CONFIG, refuse_mixing
 from longshort.rewards import HybridReward, Ramp
 from longshort.rounds.collapse import CollapseSettings, CollapseWatch
+from longshort.rounds.reasoner import measure_reasoner
 from longshort.rounds.schedule import rounds_of, settle_steps
 from longshort.run import Round, Run
 from longshort.stopping import StopRequest
@@ -66,9 +66,6 @@ async def open_run(config: DictConfig, display: Display, stop: StopRequest | Non
         ExitStack() as open_trackers,
         GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader,
     ):
-        if config.trainer.resume_mode == "auto" and checkpoints.latest(folder) is not None:
-            refuse_changes(folder, config)
-        (folder / CONFIG).write_text(as_yaml(config))
 
         @cache
         def problems(files: tuple[str, ...]) -> tuple[Problem, ...]:
@@ -82,6 +79,8 @@ async def open_run(config: DictConfig, display: Display, stop: StopRequest | Non
                 "problems of data.train_files; lower it or add problems"
             )
         settle_steps(config, len(training))
+        refuse_mixing(folder, config)
+        write_whole(folder / CONFIG, as_yaml(config))
         schedule = rounds_of(config)
         test = problems(tuple(as_list(config.data.test_files)))
         validation = {name: problems(tuple(as_list(each.data.val_files))) for name, each in schedule.items()}
@@ -89,6 +88,8 @@ async def open_run(config: DictConfig, display: Display, stop: StopRequest | Non
         check_sources(config, training, held_out)
         warn_of_overlap(training, held_out, display)
         order, lengths = ProblemOrder(training, config.data.seed), ExpectedLengths()
+        if names:
+            await measure_reasoner(config, grader, display)
         display.stage("starting Ray")
         team.start_ray(config)
         try:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class SaveFailedError(RuntimeError):
 
 
 class DamagedCheckpointError(RuntimeError):
-    """A checkpoint that is needed is not what was written."""
+    """A checkpoint that is needed is not what was written, or may not be read."""
 
 
 async def save(run: Path, step: int, policies: Iterable[Policy], state: dict[str, Any]) -> Path:
@@ -87,28 +88,35 @@ def steps(run: Path) -> list[int]:
 
 
 def keep_only(run: Path, wanted: Iterable[Path]) -> None:
-    """Remove every complete checkpoint but the wanted ones."""
+    """Remove every complete checkpoint but the wanted ones.
+
+    What cannot be removed yet, as a file on NFS that is still open, is for the next call: it is no reason to end a run.
+    """
     for folder in set(_complete(run)) - set(wanted):
         # One that is half removed has another name.
         removed = run / f".{folder.name}.removed"
         shutil.rmtree(removed, ignore_errors=True)
-        folder.rename(removed)
+        if not removed.exists():
+            folder.rename(removed)
     for removed in run.glob(f".{PREFIX}*.removed"):
-        shutil.rmtree(removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run whose files are all there in full size, or None."""
-    return next((folder for folder in reversed(_complete(run)) if manifest.damage(folder) is None), None)
+    return next((folder for folder in reversed(_complete(run)) if _damage(folder) is None), None)
 
 
 def newest_intact(run: Path, tell: Callable[[str], None]) -> Path | None:
     """The newest checkpoint of a run that is byte for byte what was written, or None; it reads all of its files.
 
     Newer ones that are not are set aside, so that they count no more, and ``tell`` gets a sentence about each.
+
+    Raises:
+        DamagedCheckpointError: one may not be read.
     """
     for folder in reversed(_numbered(run)):
-        wrong = manifest.damage(folder, checksums=True)
+        wrong = _damage(folder, checksums=True)
         if wrong is None:
             return folder
         aside = _aside(run, _step(folder))
@@ -124,8 +132,11 @@ def was_set_aside(run: Path, step: int) -> bool:
 
 
 def require(folder: Path, checksums: bool = False) -> None:
-    """Raise ``DamagedCheckpointError`` where ``folder`` is not what was written; sizes are always compared."""
-    if (wrong := manifest.damage(folder, checksums)) is not None:
+    """Raise ``DamagedCheckpointError`` where ``folder`` is not what was written, or may not be read.
+
+    Sizes are always compared.
+    """
+    if (wrong := _damage(folder, checksums)) is not None:
         raise DamagedCheckpointError(
             f"checkpoint {folder} is needed and damaged ({wrong}); bring it back from a copy, or start anew in another "
             "trainer.default_local_dir"
@@ -154,6 +165,23 @@ async def load(folder: Path, policies: Iterable[Policy]) -> dict[str, Any]:
     return state
 
 
+def _damage(folder: Path, checksums: bool = False) -> str | None:
+    with _allowed(folder):
+        return manifest.damage(folder, checksums)
+
+
+@contextmanager
+def _allowed(folder: Path) -> Iterator[None]:
+    """What may not be read may well be whole: it is neither set aside nor passed over."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DamagedCheckpointError(
+            f"{error.filename or folder} may not be read ({error.strerror}); ask its owner for the permission, or "
+            "choose another trainer.default_local_dir"
+        ) from error
+
+
 def _aside(run: Path, step: int) -> Path:
     return run / f"{PREFIX}{step}.damaged"
 
@@ -169,4 +197,5 @@ def _numbered(run: Path) -> list[Path]:
 
 
 def _complete(run: Path) -> list[Path]:
-    return [folder for folder in _numbered(run) if (folder / manifest.FILE).is_file()]
+    with _allowed(run):
+        return [folder for folder in _numbered(run) if (folder / manifest.FILE).is_file()]

@@ -15,6 +15,7 @@ from longshort.config import build_config
 from longshort.display import Display
 from longshort.hiding import as_yaml
 from longshort.stopping import StopRequest
+from longshort.validation import require_learners
 
 TERMINATED = "SIGTERM"
 PLAYGROUND = "playground"
@@ -42,12 +43,11 @@ async def _until_terminated(play: Awaitable[None]) -> None:
 
 async def train(config: DictConfig) -> None:
     from longshort.assembly import open_run
-    from longshort.rounds.reasoner import measure_reasoner
 
+    require_learners(config)
     stop = StopRequest()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.make)
     with Display() as display:
-        await measure_reasoner(config, display)
         async with open_run(config, display, stop) as run:
             await run.fit()
 

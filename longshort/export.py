@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from longshort.model_folder import load_tokenizer
 from longshort.pair import FILE, Pair, to_json
 from longshort.protocols import protocol_of
 from longshort.resuming import CONFIG
-from longshort.rounds.record import Record
+from longshort.rounds.record import FILE as RECORD
+from longshort.rounds.record import FinishedRound, Record
 from longshort.solo import SOLO
 from longshort.tracking import METRICS, read_metrics
 
@@ -36,10 +37,11 @@ def export(run: Path, out: Path, display: Display, step: int | None = None) -> N
     learned is the model that the run began with.
 
     Args:
-        step: take the checkpoint of this step instead.
+        step: take the checkpoint of this step instead; a policy that rested in its round has the weights that the
+            round before handed on.
 
     Raises:
-        ValueError: ``run`` has no checkpoint or is of one policy, or ``out`` is not empty.
+        ValueError: ``run`` has no checkpoint, lacks one that is needed or is of one policy, or ``out`` is not empty.
     """
     if not (run / CONFIG).is_file():
         raise ValueError(f"{run} holds no run ({CONFIG}); give the folder of one, as outputs/<experiment_name>")
@@ -78,16 +80,37 @@ def _sources(run: Path, config: DictConfig, step: int | None) -> tuple[dict[str,
         raise ValueError(f"{run} has no checkpoint of step {step}; there are {', '.join(map(str, saved))}")
     steps: dict[str, int | None] = {}
     sources: dict[str, Path] = {}
+    if step is None and not rounds:
+        step = saved[-1]
     for role in config.policies:
-        chosen = step
-        if step is None:
-            chosen = rounds[-1].weights.get(role) if rounds else saved[-1]
-        folder = None if chosen is None else checkpoints.folder_of(run, chosen) / role / HUGGING_FACE
-        if folder is None or not folder.is_dir():
-            # A checkpoint holds the policies that learned.
-            folder, chosen = _folder_of(str(config.policies[role].model.path)), None
-        sources[role], steps[role] = folder, chosen
+        steps[role] = _step_of(run, role, rounds, step)
+        sources[role] = _source(run, role, steps[role], str(config.policies[role].model.path))
     return sources, steps
+
+
+def _step_of(run: Path, role: str, rounds: Sequence[FinishedRound], step: int | None) -> int | None:
+    """Whose checkpoint has the weights of ``role`` after ``step``, by default after all rounds that are over."""
+    # A checkpoint holds the policies that learned in its round; others have what the round before handed on.
+    if step is not None and _model_in(run, step, role).is_dir():
+        return step
+    before = [each for each in rounds if step is None or each.last_step < step]
+    return before[-1].weights.get(role) if before else None
+
+
+def _source(run: Path, role: str, step: int | None, began_with: str) -> Path:
+    if step is None:
+        return _folder_of(began_with)
+    folder = _model_in(run, step, role)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} is missing, and the run's {RECORD} says that {role} has its weights; bring it back from a copy, "
+            "or choose another checkpoint with --step"
+        )
+    return folder
+
+
+def _model_in(run: Path, step: int, role: str) -> Path:
+    return checkpoints.folder_of(run, step) / role / HUGGING_FACE
 
 
 def _folder_of(model: str) -> Path:

@@ -18,14 +18,18 @@ from omegaconf import DictConfig, OmegaConf
 HIDDEN = "(hidden)"
 # Shorter values would be found in ordinary words.
 SHORTEST = 8
-_NAME = r"(?:api_?key|access_?key|auth_?key|token|passw(?:or)?d|secret|authorization|credentials?)"
-_VARIABLE = re.compile(rf"(?:^|_){_NAME}$", re.IGNORECASE)
+_NAME = (
+    r"(?:(?:api|access|auth|private|secret|signing)[_-]?key|token|passw(?:or)?d|passphrase|secret|authorization"
+    r"|credentials?)"
+)
+# As PGPASSWORD and OPENAI_KEY.
+_VARIABLE = re.compile(rf"(?:(?:^|_)(?:{_NAME}|key)|passw(?:or)?d)$", re.IGNORECASE)
 _KEY = re.compile(rf"(?:^|[_\-]){_NAME}$", re.IGNORECASE)
 # key=value or key: value, as overrides and headers have it.
 _ASSIGNED = re.compile(
-    rf"((?:^|[\s._\-'\"{{,]){_NAME}['\"]?\s*[=:]\s*['\"]?(?:bearer\s+)?)([^\s'\",}}]+)", re.IGNORECASE
+    rf"((?:^|[\s._\-'\"{{,]){_NAME}['\"]?\s*[=:]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)([^\s'\",}}]+)", re.IGNORECASE
 )
-_LOGIN = re.compile(r"(\b[a-z][a-z0-9+.\-]*://)[^/\s'\"@]+@", re.IGNORECASE)
+_LOGIN = re.compile(r"(\b[a-z][a-z0-9+.\-]*://)[^/?#\s'\"]+@", re.IGNORECASE)
 _QUERY = re.compile(rf"([?&][^=&\s]*{_NAME}[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE)
 
 
@@ -66,7 +70,7 @@ def _without_secrets(value: Any, key: str = "") -> Any:
         return {name: _without_secrets(each, str(name)) for name, each in value.items()}
     if isinstance(value, list):
         return [_without_secrets(each, key) for each in value]
-    if not isinstance(value, str):
-        return value
-    # An interpolation is no secret: what it leads to is hidden where it stands.
-    return HIDDEN if value and not value.startswith("${") and _KEY.search(key) else hide(value)
+    if _KEY.search(key) and value and not isinstance(value, bool):
+        # An interpolation is no secret: what it leads to is hidden where it stands.
+        return value if str(value).startswith("${") else HIDDEN
+    return hide(value) if isinstance(value, str) else value

@@ -43,26 +43,37 @@ def write(folder: Path) -> None:
 
 
 def damage(folder: Path, checksums: bool = False) -> str | None:
-    """What is wrong with ``folder``, or None; without ``checksums``, only names and sizes are compared."""
+    """What is wrong with ``folder``, or None; without ``checksums``, only names and sizes are compared.
+
+    Raises:
+        PermissionError: a file may not be read; it says nothing of its content.
+    """
     try:
         entries = _read(folder)
     except FileNotFoundError:
         return f"it has no {FILE}"
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {FILE} cannot be read ({type(error).__name__})"
-    for name, entry in entries.items():
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        size = (folder / name).stat().st_size
-        if size != entry.size:
-            return f"{name} has {size} bytes instead of {entry.size}"
-    if not checksums:
-        return None
-    with ThreadPoolExecutor(THREADS) as threads:
-        digests = threads.map(_digest, [folder / name for name in entries])
-        for (name, entry), digest in zip(entries.items(), digests, strict=True):
-            if digest != entry.sha256:
-                return f"{name} has other content than was written (its SHA-256 is {digest[:12]}…)"
+    try:
+        for name, entry in entries.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            size = (folder / name).stat().st_size
+            if size != entry.size:
+                return f"{name} has {size} bytes instead of {entry.size}"
+        if not checksums:
+            return None
+        with ThreadPoolExecutor(THREADS) as threads:
+            digests = {name: threads.submit(_digest, folder / name) for name in entries}
+            for name, each in digests.items():
+                if (digest := each.result()) != entries[name].sha256:
+                    return f"{name} has other content than was written (its SHA-256 is {digest[:12]}…)"
+    except PermissionError:
+        raise
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror or error})"
     return None
 
 

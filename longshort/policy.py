@@ -77,7 +77,7 @@ class Policy(Protocol):
         """
         ...
 
-    async def sync_weights(self, step: int) -> None:
+    async def sync_weights(self) -> None:
         """Copy the actor's weights into the rollout engines and drop what their caches computed with older ones."""
         ...
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from longshort import checkpoints
 from longshort.hiding import shown
 from longshort.rounds.schedule import leaves
 
@@ -27,6 +28,18 @@ HARMLESS = (
     *("*.ppo_max_token_len_per_gpu", "*.ppo_micro_batch_size*", "*.use_dynamic_bsz", "*.fsdp_config.*", "*.profiler.*"),
     *("*.checkpoint.*", "*.ulysses_sequence_parallel_size", "*.use_torch_compile", "*.enable_gradient_checkpointing"),
 )
+
+
+def refuse_mixing(folder: Path, config: DictConfig) -> None:
+    """ValueError where ``folder`` holds checkpoints of a run that ``config`` does not go on with."""
+    if checkpoints.latest(folder) is None:
+        return
+    if config.trainer.resume_mode == "disable":
+        raise ValueError(
+            f"trainer.default_local_dir={folder} holds checkpoints of an earlier run; choose another folder, or "
+            "trainer.resume_mode=auto to go on with it"
+        )
+    refuse_changes(folder, config)
 
 
 def refuse_changes(folder: Path, config: DictConfig) -> None:

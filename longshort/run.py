@@ -33,6 +33,7 @@ from longshort.stopping import StoppedEarlyError, StopRequest
 from longshort.trackers import Tracker, TranscriptTracker
 from longshort.tracking import METRICS, MetricsLog, TranscriptLog, write_episodes
 from longshort.trainer import NonFiniteUpdateError, StepResult, Trainer
+from longshort.validation import require_learners
 
 # Evaluation draws its seeds apart from every training step.
 EVALUATION_STEP = -1
@@ -71,11 +72,15 @@ class Round:
 
 @dataclass
 class _State:
-    """Where a run stands: what is over, whose weights are where, and the candidates of the round under way."""
+    """Where a run stands: what is over and whose weights are where; candidates of the round under way.
+
+    ``stopped``: why the guard ended that round, until it is finished.
+    """
 
     record: Record
     weights: Weights
     candidates: list[Candidate] = field(default_factory=list)
+    stopped: str | None = None
     step: int = 0
 
 
@@ -117,11 +122,10 @@ class Run:
         """All rounds and steps that are left.
 
         Raises:
-            ValueError: no policy learns, or the folder holds another run's checkpoints.
+            ValueError: no policy learns, or more rounds of the folder are over than the recipe has.
             StoppedEarlyError: it was asked to stop and steps are left.
         """
-        if not self.learners:
-            raise ValueError(f"train={self.config.train} trains nobody; choose long, short, both or solo")
+        require_learners(self.config)
         if self.config.trainer.resume_mode == "disable":
             self._start_anew()
         log: list[Tracker] = [MetricsLog(self.folder / METRICS), *self.trackers]
@@ -135,8 +139,8 @@ class Run:
                 await self._measure_start(state, log)
             if state.step <= each.first:
                 await self._begin(number, state)
-            stopped = await self._take_steps(each, number, state, log)
-            await self._finish(each, state, stopped)
+            await self._take_steps(each, number, state, log)
+            await self._finish(each, state)
         write_summary(self.folder, self.config, self.rounds, state.record, len(self.test), self.display)
 
     async def evaluate(
@@ -165,18 +169,21 @@ class Run:
             metrics[STANDARD_ERROR] = clustered_standard_error(groups)
         return metrics
 
-    async def _take_steps(self, each: Round, number: int, state: _State, log: Sequence[Tracker]) -> str | None:
-        """The steps that are left of a round; why they ended early, or None."""
+    async def _take_steps(self, each: Round, number: int, state: _State, log: Sequence[Tracker]) -> None:
+        """The steps that are left of a round, as long as its guard does not stop it."""
         settings = each.config.trainer
         transcripts = TranscriptLog(self.folder, settings.transcript_freq, settings.transcripts)
         total = self.rounds[-1].last
         for step in range(max(state.step, each.first) + 1, each.last + 1):
+            if state.stopped is not None:
+                return
             if self.stop.made:
                 raise StoppedEarlyError(
                     f"stopped after step {state.step} of {total}, as asked; the same command goes on from there"
                 )
+            self.display.stage("training")
             try:
-                result = await each.trainer.step(step)
+                result = await each.trainer.step(step, self.display.advance, each.guard.mu_scale)
             except NonFiniteUpdateError as error:
                 self._keep_for_inspection(step, error)
                 raise
@@ -187,7 +194,8 @@ class Run:
                 self.display.table(
                     f"step {step}: guard, action {alarm.action}", ("sign",), [(sign,) for sign in alarm.signs]
                 )
-                each.trainer.mu_scale = each.guard.mu_scale
+                if alarm.action == "stop":
+                    state.stopped = "; ".join(alarm.signs)
             if each.is_due(settings.test_freq, step):
                 validated = await self.evaluate("evaluating", step, each.trainer.player, each.validation, each.config)
                 metrics |= _prefixed("val/", validated)
@@ -199,13 +207,10 @@ class Run:
             self.display.step(step, total, metrics, each.name)
             self._show(each, result, step, transcripts)
             state.step = step
-            stops = alarm is not None and alarm.action == "stop"
-            needed = (stops or step == each.last) and len(self.rounds) > 1
-            if each.is_due(settings.save_freq, step) or needed or self.stop.made:
+            ends = state.stopped is not None or step == each.last
+            kept = ends and (len(self.rounds) > 1 or settings.save_freq > 0)
+            if each.is_due(settings.save_freq, step) or kept or self.stop.made:
                 await self._save(each, state)
-            if alarm is not None and stops:
-                return "; ".join(alarm.signs)
-        return None
 
     def _show(self, each: Round, result: StepResult, step: int, transcripts: TranscriptLog) -> None:
         parts = _reward_parts(result)
@@ -242,7 +247,7 @@ class Run:
     async def _begin(self, number: int, state: _State) -> None:
         """New optimisers and references for those that learn; engines and workers stay up."""
         each = self.rounds[number]
-        state.candidates = []
+        state.candidates, state.stopped = [], None
         each.guard.reset()
         for policy in each.trainer.policies.values():
             # Who learns for the first time has nothing to carry on.
@@ -256,20 +261,27 @@ class Run:
             learned.pop()
         return learned[-1] if learned else number
 
-    async def _finish(self, each: Round, state: _State, stopped: str | None) -> None:
+    async def _finish(self, each: Round, state: _State) -> None:
         """Select a checkpoint, give its weights to the learners, note and test it."""
         learners = each.trainer.learners
         selected, reason = _selected(each, state)
         if selected is not None:
             state.weights = {**state.weights, **{policy.name: selected for policy in learners}}
         if selected != state.step:
-            await self._go_back(learners, state.weights, self._carries_optimizer(len(state.record.rounds) + 1))
+            await self._go_back(learners, state.weights, len(state.record.rounds) + 1)
         # A round that keeps its start leaves weights and limits as they were.
         test = state.record.rounds[-1].test if state.record.rounds else state.record.start
         if self.test and selected is not None:
             test = await self.evaluate("testing", state.step, each.trainer.player, self.test, each.config)
         finished = FinishedRound(
-            each.name, state.step, stopped, tuple(state.candidates), selected, reason, state.weights, _lasting(test)
+            each.name,
+            state.step,
+            state.stopped,
+            tuple(state.candidates),
+            selected,
+            reason,
+            state.weights,
+            _lasting(test),
         )
         state.record = replace(state.record, rounds=(*state.record.rounds, finished))
         state.record.save(self.folder)
@@ -282,11 +294,11 @@ class Run:
         _log(self.trackers, state.step, {**_prefixed("test/", test), "round/selected": handed_on})
         self._remove_old(state)
 
-    async def _go_back(self, policies: Sequence[Policy], weights: Weights, with_optimizer: bool) -> None:
-        """Give policies the weights of these steps, in workers and engines."""
+    async def _go_back(self, policies: Sequence[Policy], weights: Weights, number: int) -> None:
+        """Give policies the weights of these steps, in workers and engines, before round ``number``."""
         async with self._engines_asleep():
             for policy in policies:
-                await self._load(policy, weights[policy.name], with_optimizer)
+                await self._load(policy, weights[policy.name], self._carries_optimizer(policy, number))
 
     @asynccontextmanager
     async def _engines_asleep(self) -> AsyncIterator[None]:
@@ -296,7 +308,7 @@ class Run:
             await policy.sleep()
         yield
         for policy in self.learners:
-            await policy.sync_weights(0)
+            await policy.sync_weights()
         for policy in policies:
             await policy.wake_up()
 
@@ -312,16 +324,13 @@ class Run:
         else:
             await policy.load_weights(folder)
 
-    def _carries_optimizer(self, number: int) -> bool:
-        return number < len(self.rounds) and "optimizer" in self.rounds[number].config.carry
+    def _carries_optimizer(self, policy: Policy, number: int) -> bool:
+        """Whether the next round, from ``number`` on, in which a policy learns goes on with its optimiser."""
+        learning = [each for each in self.rounds[number:] if policy in each.trainer.learners]
+        return bool(learning) and "optimizer" in learning[0].config.carry
 
     def _start_anew(self) -> None:
-        """Raises ``ValueError`` rather than mix two runs' checkpoints."""
-        if checkpoints.latest(self.folder) is not None:
-            raise ValueError(
-                f"trainer.default_local_dir={self.folder} holds checkpoints of an earlier run; choose another folder, "
-                "or trainer.resume_mode=auto to go on with it"
-            )
+        """Forget what a run without checkpoints left here."""
         (self.folder / METRICS).unlink(missing_ok=True)
         # The reasoner was measured for this run, before it.
         Record(reasoner=Record.load(self.folder).reasoner).save(self.folder)
@@ -338,7 +347,7 @@ class Run:
         needed = {step for step in state.weights.values() if step is not None}
         needed |= {candidate.step for candidate in state.candidates}
         saved = checkpoints.steps(self.folder)
-        wanted = [checkpoints.folder_of(self.folder, step) for step in needed | set(saved[len(saved) - keep :])]
+        wanted = [checkpoints.folder_of(self.folder, step) for step in needed | set(saved[max(0, len(saved) - keep) :])]
         checkpoints.keep_only(self.folder, wanted)
 
     def _state(self, each: Round, state: _State) -> dict[str, Any]:
@@ -347,6 +356,7 @@ class Run:
             "lengths": each.trainer.lengths.state_dict(),
             "round": each.name,
             "candidates": [asdict(candidate) for candidate in state.candidates],
+            "stopped": state.stopped,
             "guard": each.guard.state_dict(),
             "length_rewards": {role: r.state_dict() for role, r in each.trainer.length_rewards.items()},
         }
@@ -406,12 +416,12 @@ class Run:
             await policy.begin_round(True, _optimizer(self.rounds[optimizer], policy), ())
             await policy.begin_round(policy in each.trainer.learners, {}, CARRIED)
             if not (within and policy in each.trainer.learners):
-                await self._load(policy, state.weights[policy.name], self._carries_optimizer(number))
+                await self._load(policy, state.weights[policy.name], self._carries_optimizer(policy, number))
         if within:
             await checkpoints.load(newest, each.trainer.learners)
             state.candidates = [Candidate(**candidate) for candidate in saved["candidates"]]
             each.guard.load_state_dict(saved["guard"])
-            each.trainer.mu_scale = each.guard.mu_scale
+            state.stopped = saved.get("stopped")
             for role, reward in each.trainer.length_rewards.items():
                 reward.load_state_dict(saved["length_rewards"][role])
         each.trainer.order.load_state_dict(saved["order"])

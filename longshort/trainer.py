@@ -89,9 +89,6 @@ class Trainer:
         order: endless, resumable order of training problems.
         lengths: learns from every step how long a problem's conversations are.
         length_reward: makes LM of equation (9), or what replaces it, for each learner; by default Kimi k1.5's.
-
-    Attributes:
-        mu_scale: factor of the length part's weight; a guard lowers it.
     """
 
     def __init__(
@@ -108,7 +105,6 @@ class Trainer:
         self.player = player
         self.order = order
         self.lengths = lengths
-        self.mu_scale = 1.0
         self.length_rewards = {policy.name: length_reward() for policy in self.learners}
 
     @property
@@ -117,8 +113,13 @@ class Trainer:
         names = self.settings.learners
         return [p for p in self.policies.values() if (p.trainable if names is None else p.name in names)]
 
-    async def step(self, step: int, progress: Progress = lambda done, total: None) -> StepResult:
+    async def step(self, step: int, progress: Progress = lambda done, total: None, mu_scale: float = 1.0) -> StepResult:
         """One step: play a batch of groups, reward them, update every policy that learns, sync its weights.
+
+        Args:
+            step: of the run, from 1.
+            progress: told how many of the step's episodes are played.
+            mu_scale: factor of the length part's weight; a guard lowers it.
 
         Raises:
             RewardFailureError: more episodes failed than ``max_error_fraction`` allows.
@@ -129,7 +130,7 @@ class Trainer:
         graded = await self.player.play(problems, self.settings.n, sampling, progress)
         self._check_failures(graded)
         self.lengths.observe(graded.episodes)
-        learners, mu = self.learners, self.mu_at(step)
+        learners, mu = self.learners, self.mu_at(step) * mu_scale
         rewards = {policy.name: self._rewards(graded, policy.name, mu) for policy in learners}
         await asyncio.gather(*[policy.sleep() for policy in self.policies.values()])
         started = time.perf_counter()
@@ -139,7 +140,7 @@ class Trainer:
             updates = [await self._learn(p, graded, rewards[p.name]) for p in learners]
         synced = time.perf_counter()
         for policy in learners:
-            await policy.sync_weights(step)
+            await policy.sync_weights()
         await asyncio.gather(*[policy.wake_up() for policy in self.policies.values()])
         finished = time.perf_counter()
         metrics = episode_metrics(graded.episodes, graded.correct)
@@ -157,7 +158,7 @@ class Trainer:
 
     def mu_at(self, step: int) -> float:
         """Weight of the reward's length part at a step of the run."""
-        return self.settings.reward.mu.at(step - self.settings.first_step) * self.mu_scale
+        return self.settings.reward.mu.at(step - self.settings.first_step)
 
     def _rewards(self, graded: GradedEpisodes, role: str, mu: float) -> list[Reward]:
         weights, samples = self.settings.reward, graded.samples

@@ -52,6 +52,12 @@ def trained_policies(config: DictConfig) -> tuple[str, ...]:
     return tuple(name for name in map(str, config.policies) if name in names)
 
 
+def require_learners(config: DictConfig) -> None:
+    """ValueError where no policy learns in any of the rounds."""
+    if not trained_policies(config):
+        raise ValueError(f"train={config.train} trains nobody; choose long, short, both or solo")
+
+
 def validate(config: DictConfig) -> None:
     """Raise ``ValueError`` for the first contradiction, of the whole or of a round."""
     choice("team.protocol", config.team.protocol, TRAINABLE)
@@ -87,8 +93,9 @@ def _check(config: DictConfig) -> None:
     choice("trainer.resume_mode", config.trainer.resume_mode, ("auto", "disable"))
     for key in COUNTS:
         count(key, OmegaConf.select(config, key))
-    if config.trainer.total_training_steps is not None:
-        count("trainer.total_training_steps", config.trainer.total_training_steps)
+    for key in ("total_training_steps", "max_actor_ckpt_to_keep"):
+        if config.trainer[key] is not None:
+            count(f"trainer.{key}", config.trainer[key])
     for key in NUMBERS:
         number(key, OmegaConf.select(config, key))
     if config.team.limit_in_prompt is not None:

@@ -3,5 +3,5 @@
 import os
 
 # Ray reads this when it is imported: without a cluster to join, a run's own Ray uses the loopback address only.
-if "RAY_ADDRESS" not in os.environ:
+if not os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

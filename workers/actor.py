@@ -13,7 +13,7 @@ from verl.utils.device import get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.rollout import base as rollout_base
 
-from workers import checkpoint, renewal, stacks
+from workers import checkpoint, process_group, renewal, stacks
 
 # verl looks its adapter up by this key; ours gives every policy names of its own.
 ROLLOUT_KEY = ("vllm", "async")
@@ -24,10 +24,12 @@ class PolicyWorker(ActorRolloutRefWorker):
     """verl's hybrid worker, with checkpoints that load without unpickling and a CPU that works like a GPU."""
 
     def __init__(self, config: DictConfig, role: str, **kwargs: Any) -> None:
-        if get_platform().device_name == "cpu":
+        device = get_platform().device_name
+        if device == "cpu":
             from workers.cpu_engine import prepare_cpu_process
 
             prepare_cpu_process()
+        process_group.join(device)
         rollout_base._ROLLOUT_REGISTRY[ROLLOUT_KEY] = ROLLOUT_ADAPTER
         super().__init__(config, role, **kwargs)
         stacks.register(f"trainer {os.environ['WG_PREFIX'].split('.')[0]} {self.rank}")

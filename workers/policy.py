@@ -182,8 +182,8 @@ class RayPolicy:
         output = await self._call("update_actor", batch)
         return {name: _mean(value) for name, value in tu.get(output, "metrics").items()}
 
-    async def sync_weights(self, step: int) -> None:
-        await self.guard.together(lambda: self._call("update_weights", step))
+    async def sync_weights(self) -> None:
+        await self.guard.together(lambda: self._call("update_weights"))
         self._asleep = False
 
     async def begin_round(self, learns: bool, optim: Mapping[str, Any], carry: Collection[str]) -> None:
@@ -207,7 +207,7 @@ class RayPolicy:
         if not self._sleeps or self._learns:
             return
         if self.trainable:
-            await self.sync_weights(0)
+            await self.sync_weights()
         else:
             await self.guard.together(lambda: asyncio.gather(*[replica.wake_up() for replica in self._replicas]))
             self._asleep = False

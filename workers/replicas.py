@@ -11,7 +11,6 @@ what finds none running waits for one.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from longshort.episode import Ids
 from longshort.generation import Completion, OnText, Prompt, SamplingParams
 from workers.errors import EngineDiedError
 from workers.serving import VLLMEngine, configure_serving
-from workers.team import start_ray, stop
+from workers.team import joins_a_cluster, start_ray, stop
 
 # Requests that a replica takes at a time, beyond those that its engine works on at once.
 MOST_REQUESTS = 1024
@@ -194,7 +193,7 @@ class Cluster:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         # A local cluster ends with all that it runs.
-        if "RAY_ADDRESS" in os.environ:
+        if joins_a_cluster():
             with suppress(Exception):  # a cluster that is gone has nothing to take down
                 for role in self._arguments:
                     await asyncio.to_thread(serve.delete, self._application(role))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from omegaconf import DictConfig
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from verl.single_controller.ray.base import split_resource_pool
 from verl.workers.rollout.replica import TokenOutput
+from verl.workers.rollout.vllm_rollout import vllm_async_server
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -54,9 +56,16 @@ class PolicyServer(vLLMHttpServer):
         os.environ[SOCKET_VARIABLE] = weight_socket(policy, replica_rank)
         super().__init__(*args, replica_rank=replica_rank, **kwargs)
 
+    async def run_server(self, args: argparse.Namespace) -> None:
+        # Turns come through Ray; vLLM's own server asks for no token, so it is for this node only.
+        self._server_address = "127.0.0.1"
+        await super().run_server(args)
+
     async def launch_server(self, *args: Any, **kwargs: Any) -> None:
         self._loop = asyncio.get_running_loop()
         stacks.register(ray.get_runtime_context().get_actor_name())
+        # It would print the engine's arguments, with the keys among them.
+        vllm_async_server.pprint = lambda *_: None
         await super().launch_server(*args, **kwargs)
 
     @ray.method(concurrency_group=CONTROL)

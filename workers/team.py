@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ import ray
 from omegaconf import DictConfig
 
 from longshort.generation import Tokenizer
+from longshort.threads import in_thread
 from workers.engine_guard import FaultLimits
+from workers.head_watch import HeadWatch
 from workers.naming import RAY_CALLS
 
 if TYPE_CHECKING:
@@ -49,13 +52,18 @@ def _modules(own: str) -> str:
     return ",".join(dict.fromkeys([own, *filter(None, os.environ.get(MODULES, "").split(","))]))
 
 
+def joins_a_cluster() -> bool:
+    """Whether ``RAY_ADDRESS`` names one."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 def start_ray(config: DictConfig, slots: int | None = None) -> None:
     """Join the cluster of ``RAY_ADDRESS`` or start a local one, bound to loopback.
 
     ``slots``: device slots of a local one; by default what ``placement`` asks for.
 
     Raises:
-        ValueError: the cluster has fewer devices than the configuration asks for.
+        ValueError: the cluster does not answer.
     """
     device = config.trainer.device
     variables = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": os.environ["VLLM_LOGGING_LEVEL"]}
@@ -69,11 +77,18 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
     # Workers import the packages from here where they are not installed.
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     runtime_env = {"env_vars": variables}
-    if "RAY_ADDRESS" in os.environ:
+    if joins_a_cluster():
         # A job that was submitted has an environment of its own; ours is added, and stands where both name a variable.
         os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
         with _own_signals():
-            ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
+            try:
+                ray.init(runtime_env=runtime_env, log_to_driver=config.trainer.log_to_driver)
+            except ConnectionError as error:
+                raise ValueError(
+                    f"RAY_ADDRESS={os.environ['RAY_ADDRESS']} does not answer; start the cluster (`ray start --head`), "
+                    "or unset RAY_ADDRESS for a Ray of the run's own"
+                ) from error
+        _watch_head()
         return
     if slots is None:
         from workers.placement import device_slots
@@ -83,6 +98,11 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
     local = {"num_cpus": max(8 * len(config.policies) * slots, os.cpu_count() or 1)}
     if device == "cpu":
         local["num_gpus"] = slots
+    # Processes of one node need no network card to meet.
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        variables.setdefault(name, os.environ.get(name, "lo"))
+    # Ray would take an empty one for a cluster that it has to look for.
+    os.environ.pop("RAY_ADDRESS", None)
     with _own_signals(), _on_loopback():
         ray.init(
             address="local",
@@ -92,6 +112,11 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
             object_store_memory=config.trainer.object_store_bytes,
             **local,
         )
+    _watch_head()
+
+
+def _watch_head() -> None:
+    _watches.callback(HeadWatch(ray.get_runtime_context().gcs_address).close)
 
 
 @contextmanager
@@ -128,7 +153,8 @@ async def start_policies(
     Engines on different devices start beside each other; on shared GPUs one after another, because vLLM measures free
     memory while it starts.
     """
-    policies = _make_policies(config, list(config.policies), trained, tokenizers, _watch(config).beat)
+    progress("waiting for devices")
+    policies = await _make_policies(config, list(config.policies), trained, tokenizers, _watch(config).beat)
     progress("starting training workers")
     await asyncio.gather(*[policy.start_workers() for policy in policies.values()])
     progress("starting rollout engines")
@@ -140,7 +166,7 @@ async def start_policies(
     for policy in policies.values():
         await policy.wake_up()
         if policy.trainable:
-            await policy.sync_weights(0)
+            await policy.sync_weights()
     return policies
 
 
@@ -151,7 +177,8 @@ async def start_learners(
     progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, RayPolicy]:
     """Policies that only learn: training workers, no engines."""
-    policies = _make_policies(config, trained, trained, tokenizers)
+    progress("waiting for devices")
+    policies = await _make_policies(config, trained, trained, tokenizers)
     progress("starting training workers")
     await asyncio.gather(*[policy.start_workers(generates=False) for policy in policies.values()])
     return policies
@@ -164,14 +191,14 @@ async def start_model(config: DictConfig, name: str, tokenizer: Tokenizer) -> VL
 
     slots, nnodes = config.trainer.n_gpus_per_node, config.trainer.nnodes
     start_ray(config, slots)
-    pool = make_pools([name], "split", {name: slots}, nnodes)[name]
-    model = RayPolicy(name, config.models[name], pool, tokenizer, trainable=False, limits=_limits(config))
+    pools = await in_thread(partial(make_pools, [name], "split", {name: slots}, nnodes), RAY_CALLS)
+    model = RayPolicy(name, config.models[name], pools[name], tokenizer, trainable=False, limits=_limits(config))
     _watches.callback(model.close)
     await model.start_engines()
     return model.generator
 
 
-def _make_policies(
+async def _make_policies(
     config: DictConfig,
     names: Sequence[str],
     trained: Sequence[str],
@@ -182,7 +209,9 @@ def _make_policies(
     from workers.policy import RayPolicy
 
     slots = {name: config.placement.n_gpus_per_node[name] for name in names}
-    pools = make_pools(list(names), config.placement.mode, slots, config.trainer.nnodes)
+    # Another run may have the devices for hours; who ends this one meanwhile is heard.
+    reserve = partial(make_pools, list(names), config.placement.mode, slots, config.trainer.nnodes)
+    pools = await in_thread(reserve, RAY_CALLS)
     policies = {
         name: RayPolicy(
             name,

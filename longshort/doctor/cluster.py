@@ -20,19 +20,29 @@ CLOCK_S = 2.0
 
 def check_cluster(config: DictConfig, needed: int) -> list[Check]:
     """Join the cluster of ``RAY_ADDRESS`` and ask every node; ``needed`` GPUs of all nodes together."""
+    from ray.exceptions import RayError
+
     from workers import team
     from workers.nodes import ask_nodes
 
     folder = Path(config.trainer.default_local_dir).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f".seen-{secrets.token_hex(4)}"
-    file.touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        found = f"{folder} cannot be written to ({error.strerror})"
+        return [Check("shared folder", Level.FAIL, found, "choose another trainer.default_local_dir")]
     try:
         team.start_ray(config)
         return judge(ask_nodes(file), folder, needed)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        found = f"cannot be asked ({' '.join(str(error).split())[:200]})"
+        remedy = "`ray status` on its head; RAY_ADDRESS and the token must be the cluster's"
+        return [Check("cluster", Level.FAIL, found, remedy)]
     finally:
         team.stop()
-        file.unlink()
+        file.unlink(missing_ok=True)
 
 
 def judge(nodes: Sequence[Node], folder: Path, needed: int) -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ from longshort.doctor.machine import (
     find_gpus,
 )
 
+log = logging.getLogger(__name__)
+
 COLUMNS = ("", "check", "found", "remedy")
 
 
@@ -44,14 +47,19 @@ def doctor(config: DictConfig, display: Display, gpu_gib: float | None = None) -
     except (OSError, ValueError) as error:
         remedy = "correct policies.<name>.model.path, or bring the model here"
         checks.append(Check("models", Level.FAIL, " ".join(str(error).split())[:200], remedy))
+    except Exception as error:  # a model may lack whatever the estimate asks of it
+        found = f"memory cannot be estimated ({type(error).__name__}: {error})"
+        checks.append(Check("models", Level.WARN, found, "look whether policies.<name>.model.path is what was meant"))
     needed = slots(config) if members else 0
-    joins = "RAY_ADDRESS" in os.environ
+    joins = team.joins_a_cluster()
     if gpu_gib is None and not joins:
         checks += check_gpus(device, needed, gpus)
-    checks += [*check_ports(os.environ), *check_disk(config, members), check_wandb(config)]
+    ports = check_ports(os.environ)
+    checks += [*ports, *check_disk(config, members), check_wandb(config)]
     if members:
         checks += _memory(config, members, gpus, gpu_gib)
-    if joins:
+    # Where its port does not answer, joining it would fail later and say less.
+    if joins and all(check.level is not Level.FAIL for check in ports):
         display.stage("asking the nodes of the cluster")
         checks += check_cluster(config, needed * config.trainer.nnodes)
     show(checks, display)
@@ -65,8 +73,12 @@ def warn_before_start(config: DictConfig, display: Display) -> None:
     gpus = find_gpus()
     if not gpus:
         return
-    members = read_members(config)
-    checks = [*_memory(config, members, gpus, None), *check_disk(config, members)]
+    try:
+        members = read_members(config)
+        checks = [*_memory(config, members, gpus, None), *check_disk(config, members)]
+    except Exception as error:
+        log.warning("no estimate of memory and disk (%s: %s); the run starts without", type(error).__name__, error)
+        return
     doubts = [check for check in checks if check.level is not Level.OK]
     if doubts:
         show(doubts, display, "an estimate before anything starts")

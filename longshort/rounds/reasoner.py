@@ -22,7 +22,7 @@ from longshort.solo import SOLO, solo_protocol
 REASONER = "reasoner"
 
 
-async def measure_reasoner(config: DictConfig, display: Display) -> None:
+async def measure_reasoner(config: DictConfig, grader: GradingPool, display: Display) -> None:
     """Play ``data.test_files`` with ``models.reasoner``, where both are given, and note it in the run's record.
 
     It may write as much as in the cold start, ``coldstart.distill.max_tokens``.
@@ -33,17 +33,15 @@ async def measure_reasoner(config: DictConfig, display: Display) -> None:
         return
     if known.reasoner and config.trainer.resume_mode == "auto":
         return
-    folder.mkdir(parents=True, exist_ok=True)
     problems = load_problems(as_list(config.data.test_files), config.data.on_error).problems
     limit = config.coldstart.distill.max_tokens
     protocol = solo_protocol(limit, config.team.family)
     tokenizer = tokenizer_of(config, REASONER)
-    with GradingPool(config.reward.grading_workers, config.reward.grading_timeout_s) as grader:
-        async with opener(config, display)(REASONER) as generator:
-            member = Member(generator, tokenizer, limit + config.data.max_prompt_length)
-            player = Player(SynergyController(protocol, {SOLO: member}, Limits(1, {SOLO: limit}, limit)), grader)
-            sampling = evaluation_sampling(config)
-            display.stage("testing the reasoner")
-            graded = await player.play(problems, evaluation_samples(config), sampling, display.advance)
+    async with opener(config, display)(REASONER) as generator:
+        member = Member(generator, tokenizer, limit + config.data.max_prompt_length)
+        player = Player(SynergyController(protocol, {SOLO: member}, Limits(1, {SOLO: limit}, limit)), grader)
+        sampling = evaluation_sampling(config)
+        display.stage("testing the reasoner")
+        graded = await player.play(problems, evaluation_samples(config), sampling, display.advance)
     metrics = episode_metrics(graded.episodes, graded.correct)
     replace(known, reasoner=metrics).save(folder)

@@ -207,12 +207,12 @@ def head_killed(scene: Scene) -> str:
         for server in servers:
             server.kill()
         assert run.end() != 0, "it did not notice"
-        assert run.says("GCS may have been killed"), f"it does not say what died: {run.output()[-1500:]}"
+        assert run.says("Ray's head at") and run.says("is gone"), f"it does not say what died: {run.output()[-1500:]}"
         head.wait(LONG_S)
         scene.findings.orphans += left_behind(parts, LONG_S)
         run.variables = {}
         run.goes_on()
-        return "ended with Ray's sentence, code not 0; went on with another Ray"
+        return "ended with a sentence, code not 0; went on with another Ray"
     finally:
         kill_with_children(head, parts)
         shutil.rmtree(temp, ignore_errors=True)

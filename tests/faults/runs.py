@@ -17,7 +17,7 @@ import psutil
 
 from tests.faults.processes import kill_with_children
 from tests.killed_runs import beyond_loopback, check_trained_once, children_of, left_behind, start, text_of
-from tests.planted import PLANTED
+from tests.planted import PLANTED, SEARCHED, SETTING
 
 STEPS, BATCH, PROBLEMS = 6, 2, 64
 SETTINGS = (
@@ -28,6 +28,7 @@ SETTINGS = (
     "trainer.save_freq=1",
     "trainer.logger=[tensorboard]",
     "faults.engine_timeout_s=10",
+    SETTING,
 )
 # For a start or an end on two busy cores.
 LONG_S = 420.0
@@ -49,7 +50,7 @@ class Findings:
                 data = b"" if file.is_symlink() or not file.is_file() else file.read_bytes()
             except FileNotFoundError:
                 continue
-            self.secrets |= {f"{name} in {file.name}" for name, value in PLANTED.items() if value.encode() in data}
+            self.secrets |= {f"{name} in {file.name}" for name, value in SEARCHED.items() if value.encode() in data}
 
 
 class FreshRun:

@@ -160,7 +160,7 @@ async def test_engines_sample_with_the_actors_weights_only_after_a_sync(run: Run
             await update(policy, episodes)
         assert await gap(policy, await played(run)) > MEAN_GAP, "the engine cannot know the new weights yet"
         await policy.sleep()
-        await policy.sync_weights(99)
+        await policy.sync_weights()
         assert await gap(policy, await played(run)) < MEAN_GAP
 
 
@@ -171,7 +171,7 @@ async def test_sleeping_engines_leave_their_memory_to_training(run: Run) -> None
         await policy.sleep()
     asleep = free_bytes()
     for policy in run.learners:
-        await policy.sync_weights(100)
+        await policy.sync_weights()
     for policy in run.trainer.policies.values():
         await policy.wake_up()
     assert asleep - awake > 0.9 * sum(caches)

@@ -12,7 +12,7 @@ import pytest_asyncio
 from longshort.config import build_config
 from longshort.display import Display
 from longshort.run import Run
-from tests.planted import PLANTED
+from tests.planted import PLANTED, SEARCHED, SETTING
 from workers.team import configure_environment
 
 # verl and vLLM read it when they are imported, which only happens below.
@@ -27,7 +27,7 @@ def planted_secrets() -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in PLANTED.items():
             patch.setenv(name, value)
-        yield PLANTED
+        yield SEARCHED
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -42,6 +42,7 @@ async def run(
         "local",
         [
             *random_pair_settings,
+            SETTING,
             f"data.train_files={problems}",
             "data.val_files=[]",
             "actor_rollout_ref.actor.use_kl_loss=true",

@@ -98,7 +98,7 @@ async def test_engines_sample_with_the_actors_weights_only_after_a_sync(run: Run
     samples = [Sample(view, (-1.0) ** i, log_probs, ref) for i, (view, log_probs, ref) in enumerate(rows)]
     await policy.update(samples)
     assert await gap() > 1e-4, "the engines cannot know the new weights yet"
-    await policy.sync_weights(99)
+    await policy.sync_weights()
     assert await gap() < 1e-4
 
 
@@ -160,7 +160,7 @@ async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run:
         await policy.update([Sample(view, 1.0, before, before)])
         assert await scores(policy, view) == pytest.approx(changed, abs=1e-6)
         await policy.load(folder / role)
-        await policy.sync_weights(3)
+        await policy.sync_weights()
     assert json.loads((folder / "state.json").read_text()) == {"step": 3, "note": 1}
 
 

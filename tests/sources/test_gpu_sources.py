@@ -90,7 +90,7 @@ BY_HAND: list[tuple[str, str, Call | None]] = [
     ("workers/policy.py", f"{ACTOR}.compute_log_prob", Call(1)),
     ("workers/policy.py", f"{ACTOR}.compute_ref_log_prob", Call(1)),
     ("workers/policy.py", f"{ACTOR}.update_actor", Call(1)),
-    ("workers/policy.py", f"{ACTOR}.update_weights", Call(1)),
+    ("workers/policy.py", f"{ACTOR}.update_weights", Call()),
     ("workers/policy.py", f"{REPLICA}.sleep", Call()),
     ("workers/policy.py", f"{REPLICA}.wake_up", Call()),
     ("workers/rollout.py", f"{REPLICA}.server_handle", None),

@@ -121,7 +121,7 @@ class FakePolicy:
     reference: float | None = None
     log: list[tuple[str, str]] = field(default_factory=list)
     updates: list[list[Sample]] = field(default_factory=list)
-    synced: list[int] = field(default_factory=list)
+    syncs: int = 0
     saves: bool = True
     engine_restarts: int = 0
 
@@ -144,9 +144,9 @@ class FakePolicy:
         self.updates.append(list(samples))
         return self.metrics
 
-    async def sync_weights(self, step: int) -> None:
+    async def sync_weights(self) -> None:
         await self._enter("sync")
-        self.synced.append(step)
+        self.syncs += 1
 
     async def sleep(self) -> None:
         await self._enter("sleep")

@@ -6,8 +6,10 @@ it had written; only that it was asked to.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeGenerator, FakePolicy, FakeTokenizer
 
-from longshort import checkpoints
+from longshort import checkpoints, manifest
 
 ORDER = {"seed": 0, "position": 7, "deferred": [1, 2]}
 
@@ -238,3 +240,69 @@ async def test_a_checkpoint_whose_removal_was_cut_short_is_no_step_and_is_remove
     await checkpoints.save(tmp_path, 1, policies("long"), {})
     checkpoints.keep_only(tmp_path, [kept])
     assert [path.name for path in tmp_path.iterdir()] == ["global_step_2"]
+
+
+async def test_what_cannot_be_removed_yet_ends_no_run_and_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await checkpoints.save(tmp_path, 2, policies("long"), {})
+    await checkpoints.save(tmp_path, 1, policies("long"), {})
+    held = os.rmdir
+
+    def busy(path: object, **arguments: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr("os.rmdir", busy)
+    checkpoints.keep_only(tmp_path, [kept])
+    assert checkpoints.steps(tmp_path) == [2]
+    await checkpoints.save(tmp_path, 1, policies("long"), {})
+    checkpoints.keep_only(tmp_path, [kept])
+    monkeypatch.setattr("os.rmdir", held)
+    checkpoints.keep_only(tmp_path, [kept])
+    assert [path.name for path in tmp_path.iterdir()] == ["global_step_2"]
+
+
+def _unreadable(monkeypatch: pytest.MonkeyPatch, which: Path, code: int) -> None:
+    """As root may read everything, the fault is made by hand."""
+    digest = manifest._digest
+
+    def refuse(file: Path, on_disk: bool = False) -> str:
+        if file == which:
+            raise OSError(code, os.strerror(code))
+        return digest(file, on_disk)
+
+    monkeypatch.setattr(manifest, "_digest", refuse)
+
+
+async def test_a_checkpoint_with_a_file_that_the_disk_does_not_give_back_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = await checkpoints.save(tmp_path, 1, policies("long", "short"), {})
+    bad = await checkpoints.save(tmp_path, 2, policies("long", "short"), {})
+    _unreadable(monkeypatch, bad / "short" / "weights", errno.EIO)
+    told: list[str] = []
+    assert checkpoints.newest_intact(tmp_path, told.append) == good
+    assert "(short/weights cannot be read (Input/output error))" in told[0]
+    assert checkpoints.was_set_aside(tmp_path, 2)
+
+
+async def test_a_checkpoint_that_may_not_be_read_is_left_as_it_is_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await checkpoints.save(tmp_path, 1, policies("long"), {})
+    newest = await checkpoints.save(tmp_path, 2, policies("long"), {})
+    _unreadable(monkeypatch, newest / "long" / "weights", errno.EACCES)
+    told: list[str] = []
+    with pytest.raises(checkpoints.DamagedCheckpointError, match=r"global_step_2 may not be read \(Permission "):
+        checkpoints.newest_intact(tmp_path, told.append)
+    assert told == [] and checkpoints.latest(tmp_path) == newest
+    refused = PermissionError(errno.EACCES, "Permission denied", "there/manifest.json")
+
+    def closed(path: Path, *arguments: object, **named: object) -> bool:
+        raise refused
+
+    for call in ("read_text", "is_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, closed)
+            with pytest.raises(checkpoints.DamagedCheckpointError, match=r"^there/manifest\.json may not be read"):
+                checkpoints.latest(tmp_path)

@@ -317,6 +317,7 @@ def test_what_the_base_leaves_open_must_be_given(tmp_path: Path, key: str) -> No
         ("trainer.nnodes", 0),
         ("trainer.resume_mode", "always"),
         ("trainer.total_training_steps", 0),
+        ("trainer.max_actor_ckpt_to_keep", 0),
         ("policies.long.model.path", ""),
         ("policies.long.rollout.n", "abc"),
         ("policies.long.rollout.max_model_len", 463),

@@ -6,12 +6,14 @@ Not proved here: activations, which are an upper estimate, and what an engine al
 from __future__ import annotations
 
 import io
+import logging
 import socket
 from functools import cache
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
+from ray.exceptions import RaySystemError
 from rich.console import Console
 
 from longshort.cli import main
@@ -19,7 +21,7 @@ from longshort.config import build_config
 from longshort.display import Display
 from longshort.doctor import machine
 from longshort.doctor.check import Check, Level
-from longshort.doctor.cluster import judge
+from longshort.doctor.cluster import check_cluster, judge
 from longshort.doctor.doctor import warn_before_start
 from longshort.doctor.fit import GIB, Member, check_fit, phases, read_members
 from longshort.doctor.machine import Gpu
@@ -239,3 +241,77 @@ def test_a_run_is_warned_of_what_may_not_fit_where_gpus_are_known_and_not_stoppe
     assert out.getvalue() == ""
     warn_before_start(recipe("local_gpu", f"trainer.default_local_dir={tmp_path}"), display)
     assert "an estimate before anything starts" in out.getvalue() and "learns" in out.getvalue()
+
+
+@pytest.mark.parametrize("error", [AttributeError("num_attention_heads"), KeyError("float8")])
+def test_a_model_that_the_estimate_does_not_understand_stops_no_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    def refuse(config: DictConfig) -> list[Member]:
+        raise error
+
+    monkeypatch.setattr("longshort.doctor.doctor.find_gpus", lambda: [Gpu("small", GIB // 4, "570")])
+    monkeypatch.setattr("longshort.doctor.doctor.read_members", refuse)
+    with caplog.at_level(logging.WARNING):
+        warn_before_start(
+            recipe("local_gpu", f"trainer.default_local_dir={tmp_path}"), Display(Console(file=io.StringIO()))
+        )
+    (record,) = caplog.records
+    assert type(error).__name__ in record.message and "the run starts without" in record.message
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("longshort.doctor.doctor.check_packages", lambda device: [])
+    assert main(["doctor", f"trainer.default_local_dir={tmp_path}"]) == 0
+    assert "warn  models" in capsys.readouterr().out
+
+
+def test_a_cluster_whose_head_does_not_answer_is_not_joined_and_the_table_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[DictConfig] = []
+
+    def ask(config: DictConfig, needed: int) -> list[Check]:
+        asked.append(config)
+        return []
+
+    monkeypatch.setattr("longshort.doctor.doctor.check_cluster", ask)
+    monkeypatch.setattr("longshort.doctor.doctor.check_packages", lambda device: [])
+    folder = f"trainer.default_local_dir={tmp_path / 'run'}"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        assert main(["doctor", folder]) == 1
+        assert "fail  RAY_ADDRESS" in capsys.readouterr().out
+        assert asked == []
+        silent.listen()
+        assert main(["doctor", folder]) == 0
+        assert len(asked) == 1
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert main(["doctor", folder]) == 0
+    assert len(asked) == 1, "an empty address names no cluster"
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no\nGCS"), RuntimeError("no GCS"), ValueError("no GCS"), RaySystemError("no GCS")]
+)
+def test_a_cluster_that_cannot_be_asked_fails_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(config: DictConfig) -> None:
+        raise error
+
+    monkeypatch.setattr("workers.team.start_ray", refuse)
+    (check,) = check_cluster(recipe("local", f"trainer.default_local_dir={tmp_path}"), 1)
+    assert (check.name, check.level) == ("cluster", Level.FAIL)
+    assert "no GCS" in check.found and check.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_the_cluster_that_cannot_be_made_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (check,) = check_cluster(recipe("local", f"trainer.default_local_dir={tmp_path / 'file' / 'run'}"), 1)
+    assert (check.name, check.level) == ("shared folder", Level.FAIL)
+    assert "cannot be written to (Not a directory)" in check.found

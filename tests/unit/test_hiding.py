@@ -66,6 +66,9 @@ def found_below(folder: Path) -> dict[str, list[str]]:
             f"policies.long.rollout.engine_kwargs.vllm.api_key={HIDDEN}",
         ),
         ("Authorization: Bearer abc", f"Authorization: Bearer {HIDDEN}"),
+        ("Authorization: Basic abc", f"Authorization: Basic {HIDDEN}"),
+        ("x-api-key: abc, --api-key=def", f"x-api-key: {HIDDEN}, --api-key={HIDDEN}"),
+        ("https://me:p@ss@host/a@b", f"https://{HIDDEN}@host/a@b"),
         ("{'hf_token': 'abc', 'x': 1}", f"{{'hf_token': '{HIDDEN}', 'x': 1}}"),
         ("team.max_episode_tokens=4096 and max_tokens: 5", "team.max_episode_tokens=4096 and max_tokens: 5"),
         ("a <think> token, 12 tokens/s, keys and ids", "a <think> token, 12 tokens/s, keys and ids"),
@@ -73,6 +76,21 @@ def found_below(folder: Path) -> dict[str, list[str]]:
 )
 def test_what_is_hidden_of_a_text(text: str, clean: str) -> None:
     assert hide(text) == clean
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_KEY", "OPENAI_KEY", "PGPASSWORD", "DB_PASSPHRASE", "MY_PRIVATE_KEY"])
+def test_the_name_of_a_variable_says_that_it_is_secret(name: str) -> None:
+    assert hide("its value: correct-horse", {name: "correct-horse"}) == f"its value: {HIDDEN}"
+
+
+def test_a_settings_name_says_that_it_is_secret_whatever_its_value() -> None:
+    config = OmegaConf.create(
+        {"api_key": 1234567890, "x-api-key": "abc", "secret_key": "abc", "hf_token": [12345678, None], "token": True}
+    )
+    assert shown(config) == {
+        **{"api_key": HIDDEN, "x-api-key": HIDDEN, "secret_key": HIDDEN},
+        **{"hf_token": [HIDDEN, None], "token": True},
+    }
 
 
 def test_short_values_and_ordinary_variables_are_left_alone() -> None:
@@ -142,7 +160,10 @@ def test_rays_runtime_environment_carries_no_secret(monkeypatch: pytest.MonkeyPa
     from workers import team
 
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr("workers.team.ray", SimpleNamespace(init=lambda **settings: seen.append(settings)))
+    context = SimpleNamespace(gcs_address="127.0.0.1:6379")
+    fake = SimpleNamespace(init=lambda **settings: seen.append(settings), get_runtime_context=lambda: context)
+    monkeypatch.setattr("workers.team.ray", fake)
+    monkeypatch.setattr("workers.team.HeadWatch", lambda address: SimpleNamespace(close=lambda: None))
     for address in (None, "127.0.0.1:6379"):
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         if address:

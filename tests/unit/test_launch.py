@@ -5,19 +5,38 @@ Not proved here: that Slurm and Ray take it (``tests/faults/test_slurm.py``, ``t
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import ray
+from omegaconf import OmegaConf
 
+from workers import job_end
 from workers.cluster import missing
 from workers.job_end import exit_code
 from workers.upload import check_size, files_that_travel
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://h:1"}
+COLDSTART = ("coldstart", "distill", "chunk", "score", "synthesize")
+# Of slurm.sh, for job 7.
+JOB, PORT = "7", 10240 + 7 * 256
+SRUN = f"""#!{sys.executable}
+import socket, sys, time
+sys.stdin.read()
+if "--head" in sys.argv:
+    server = socket.create_server(("127.0.0.1", {PORT}))
+    time.sleep(60)
+"""
 
 
 def launch(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -84,7 +103,7 @@ def test_ray_and_the_run_start_inside_the_container_where_one_is_named(image: st
         ("ray_job.sh", [], {}, "says not what to run"),
         ("ray_job.sh", ["train"], {}, "RAY_API_SERVER_ADDRESS="),
         ("ray_job.sh", ["train"], {"RAY_API_SERVER_ADDRESS": "head:6379"}, "head:6379"),
-        ("ray_job.sh", ["train", "trainer.default_local_dir=a"], {"RAY_API_SERVER_ADDRESS": "http://h:1"}, "=a is not"),
+        ("ray_job.sh", ["train", "trainer.default_local_dir=a"], DASHBOARD, "=a is not"),
         ("ray_job.sh", ["--id"], {}, "--id wants a name"),
     ],
 )
@@ -133,3 +152,162 @@ def test_nodes_that_do_not_come_are_named_in_order() -> None:
 )
 def test_a_jobs_end_is_an_exit_code_of_the_shell(status: str, driver: int | None, code: int) -> None:
     assert exit_code(status, driver) == code
+
+
+OUTPUTS = [
+    *[(command, "trainer.default_local_dir=") for command in ("train", "sft")],
+    *[(command, "coldstart.folder=") for command in COLDSTART],
+    *[(command, "evaluation.folder=") for command in ("evaluate", "behaviour")],
+    ("reproduce", "--out="),
+]
+
+
+@pytest.mark.parametrize(("command", "key"), OUTPUTS)
+def test_a_job_writes_nowhere_but_where_it_outlives_the_job(command: str, key: str) -> None:
+    for given, last in (([], ""), (["outputs/a"], "outputs/a"), (["/shared/a", "a"], "a"), ([""], "")):
+        done = launch("ray_job.sh", "--dry-run", command, *[f"{key}{each}" for each in given], **DASHBOARD)
+        assert done.returncode == 2
+        assert f" {key}{last} is not an absolute path; " in done.stderr
+    assert launch("ray_job.sh", "--dry-run", command, f"x{key}/shared/a", **DASHBOARD).returncode == 2
+    assert launch("ray_job.sh", "--dry-run", command, f"{key}a", f"{key}/shared/a", **DASHBOARD).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "+trainer.default_local_dir=/shared/a=b"],
+        ["coldstart", "++coldstart.folder=/shared/a", "--config-name", "mine"],
+        ["reproduce", "playground", "--out", "a", "--out", "/shared/a b"],
+        ["doctor"],
+        ["status", "outputs/a"],
+    ],
+)
+def test_a_job_may_spell_its_folder_as_hydra_and_argparse_do_and_others_need_none(arguments: list[str]) -> None:
+    done = launch("ray_job.sh", "--dry-run", *arguments, **DASHBOARD)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_folders_that_a_job_must_name_are_those_of_the_recipes_and_of_the_command_line() -> None:
+    from longshort.cli import _parser
+    from longshort.config import build_config
+
+    config = build_config("local")
+    for key in {key.rstrip("=") for _, key in OUTPUTS if not key.startswith("--")}:
+        assert str(OmegaConf.select(config, key)).startswith("outputs/"), key
+    assert str(_parser().parse_args(["reproduce", "playground", "--out", "a"]).out) == "a"
+
+
+@pytest.fixture
+def slurm_of_one_node(tmp_path: Path) -> dict[str, str]:
+    """A Slurm whose srun starts nothing, but for a head that listens; no node ever joins."""
+    programs = {"scontrol": "#!/bin/sh\necho n1\n", "srun": SRUN, "python": "#!/bin/sh\nexit 1\n"}
+    (tmp_path / "bin").mkdir()
+    for name, content in programs.items():
+        (tmp_path / "bin" / name).write_text(content)
+        (tmp_path / "bin" / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "n1", "ADDRESS": "127.0.0.1", "TMP_ROOT": str(tmp_path)}
+    return {**job, "VENV": str(tmp_path), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+
+def test_a_job_whose_port_is_taken_says_so_and_starts_nothing(slurm_of_one_node: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", PORT)):
+        done = launch("slurm.sh", "train", **slurm_of_one_node)
+    assert done.returncode == 1
+    assert done.stderr == f"slurm.sh: port {PORT} of n1 is taken by another program; submit the job again\n"
+
+
+def test_a_job_whose_nodes_do_not_join_says_so_and_leaves_nothing(slurm_of_one_node: dict[str, str]) -> None:
+    done = launch("slurm.sh", "train", **slurm_of_one_node)
+    assert done.returncode == 1
+    (last,) = done.stderr.splitlines()[1:]
+    assert last == f"slurm.sh: the nodes did not join Ray at 127.0.0.1:{PORT}; the output above says why"
+    with socket.socket() as free:
+        assert free.connect_ex(("127.0.0.1", PORT)) != 0
+
+
+class Dashboard(ThreadingHTTPServer):
+    """Ray's, of one job; ``answer`` gives the job's status, None where there is no such job, or fails."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer: Callable[[], str | None] = lambda: "RUNNING"
+        self.asked = 0
+
+    def go_away(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Dashboard
+
+    def do_GET(self) -> None:
+        code, content = 200, {"ray_version": ray.__version__}
+        if self.path.startswith("/api/jobs/"):
+            self.server.asked += 1
+            status = self.server.answer()
+            code = 200 if status else 404
+            content = {"type": "SUBMISSION", "entrypoint": "x", "status": str(status), "message": "why"}
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(job_end, "ANSWER_S", 0.5)
+    monkeypatch.setattr(job_end, "PATIENCE_S", 2.0)
+    with Dashboard() as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{server.server_port}")
+        yield server
+        server.shutdown()
+
+
+def test_a_job_is_waited_for_over_answers_that_fail(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # More time than the answers need on a busy machine.
+    monkeypatch.setattr(job_end, "ANSWER_S", 15.0)
+    monkeypatch.setattr(job_end, "PATIENCE_S", 60.0)
+
+    def answer() -> str:
+        if dashboard.asked == 2:
+            raise ConnectionAbortedError
+        return "RUNNING" if dashboard.asked < 3 else "FAILED"
+
+    monkeypatch.setattr(dashboard, "handle_error", lambda *arguments: None)
+    dashboard.answer = answer
+    assert job_end.main(["j"]) == 1
+    assert capsys.readouterr().err == "job j: FAILED, exit code 1: why\n"
+
+
+@pytest.mark.parametrize("how", ["goes away", "falls silent", "forgets the job"])
+def test_a_cluster_that_is_lost_ends_the_wait_for_a_job_with_a_sentence(
+    dashboard: Dashboard, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = threading.Event()
+
+    def answer() -> str | None:
+        if dashboard.asked > 1:
+            if how == "falls silent":
+                lost.wait(60)
+            return None
+        if how == "goes away":
+            threading.Thread(target=dashboard.go_away).start()
+        return "RUNNING"
+
+    dashboard.answer = answer
+    assert job_end.main(["j"]) == 1
+    lost.set()
+    assert capsys.readouterr().err == (
+        f"job j: the cluster at http://127.0.0.1:{dashboard.server_port} does not answer; the job may go on: "
+        "ray job status j\n"
+    )

@@ -132,6 +132,30 @@ def test_another_checkpoint_can_be_had(run: Path, tmp_path: Path) -> None:
         shown(run, tmp_path / "other", step=3)
 
 
+def test_who_rested_in_the_round_of_a_checkpoint_has_what_the_round_before_handed_on(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    rounds = ((1, "long"), (2, "long"), (3, "short"), (4, "short"), (5, "long"), (6, "long"))
+    for step, role in rounds:
+        checkpoint(run, step, role)
+    handed_on = [
+        FinishedRound("a", 2, None, (), 1, "shortest", {"long": 1, "short": None}),
+        FinishedRound("b", 4, None, (), 4, "last", {"long": 1, "short": 4}),
+    ]
+    Record(began=True, rounds=tuple(handed_on)).save(run)
+    for step, long, short in ((2, 2, None), (3, 1, 3), (5, 5, 4)):
+        shown(run, tmp_path / f"out{step}", step)
+        told = json.loads((tmp_path / f"out{step}" / FILE).read_text())
+        assert told["training"]["step"] == {"long": long, "short": short}
+        assert (tmp_path / f"out{step}" / "long" / "mark").read_text() == str(long)
+
+
+def test_a_checkpoint_that_the_last_round_selected_and_that_is_missing_is_named(run: Path, tmp_path: Path) -> None:
+    Record(rounds=(FinishedRound("", 5, "guard", (), 5, "the last step", {"long": 5, "short": 5}),)).save(run)
+    with pytest.raises(ValueError, match=r"global_step_5/long/huggingface is missing, .* with --step"):
+        shown(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_exported_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no run"):
         shown(tmp_path, tmp_path / "out")

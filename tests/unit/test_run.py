@@ -18,6 +18,7 @@ import pytest
 from fakes import EOS, FakeGenerator, FakeGrader, FakePolicy, FakeTokenizer, Request, problems
 from omegaconf import DictConfig
 
+from longshort import checkpoints
 from longshort.checkpoints import DamagedCheckpointError
 from longshort.config import build_config
 from longshort.controller import Limits, Member, Sampling, SynergyController
@@ -89,6 +90,7 @@ PAIR = [
     "+rounds.b={train: both, trainer: {total_training_steps: 2}}",
     "+rounds.c={train: short, actor_rollout_ref: {actor: {optim: {lr: 0.5}}}}",
 ]
+STOPPED = ["guard.action=stop", "guard.window=2", "guard.min_tokens=1000"]
 SOLO = ["train=solo", "trainer.total_training_steps=4", "trainer.test_freq=2", "trainer.save_freq=2"]
 
 
@@ -259,12 +261,87 @@ async def test_only_the_newest_checkpoints_stay_beside_those_that_rounds_need(tm
     assert sorted(path.name for path in tmp_path.glob("global_step_*")) == ["global_step_5", "global_step_8"]
 
 
+async def test_as_many_checkpoints_stay_as_are_asked_for(tmp_path: Path) -> None:
+    for steps, kept in ((2, [1, 2]), (3, [1, 2, 3]), (5, [3, 4, 5])):
+        settings = [f"trainer.total_training_steps={steps}", "trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=3"]
+        await open_fake(tmp_path / str(steps), "local", settings).fit()
+        assert checkpoints.steps(tmp_path / str(steps)) == kept
+
+
 async def test_a_guard_ends_a_round_early_and_the_next_begins(tmp_path: Path) -> None:
-    guarded = [*PAIR, "guard.action=stop", "guard.window=2", "guard.min_tokens=1000"]
-    await open_fake(tmp_path, "local", guarded).fit()
+    await open_fake(tmp_path, "local", [*PAIR, *STOPPED]).fit()
     record = Record.load(tmp_path)
     assert [each.last_step for each in record.rounds] == [2, 5, 7]
     assert all(each.stopped and "guard.min_tokens=1000" in each.stopped for each in record.rounds)
+
+
+@pytest.mark.parametrize(("save_freq", "saved"), [(4, [2]), (-1, [])])
+async def test_the_end_of_a_run_that_its_guard_stops_is_saved_where_steps_are(
+    tmp_path: Path, save_freq: int, saved: list[int]
+) -> None:
+    await open_fake(tmp_path, "local", [*STOPPED, f"trainer.save_freq={save_freq}"]).fit()
+    assert [each.last_step for each in Record.load(tmp_path).rounds] == [2]
+    assert checkpoints.steps(tmp_path) == saved
+
+
+@pytest.mark.parametrize("overrides", [[*PAIR, *STOPPED], [*STOPPED, "trainer.save_freq=1"]])
+async def test_a_run_killed_after_its_guard_stopped_a_round_takes_no_step_more_of_it(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_fake(tmp_path / "whole", "local", overrides).fit()
+
+    async def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Run, "_finish", killed)
+        await open_fake(tmp_path / "killed", "local", overrides).fit()
+    assert checkpoints.steps(tmp_path / "killed")[-1] == 2
+    await open_fake(tmp_path / "killed", "local", overrides).fit()
+    assert steps_of(tmp_path / "killed") == steps_of(tmp_path / "whole")
+    assert Record.load(tmp_path / "killed").rounds == Record.load(tmp_path / "whole").rounds
+
+
+async def test_the_guard_lowers_mu_within_its_round_and_a_resumed_run_knows(tmp_path: Path) -> None:
+    settings = [*PAIR, "guard.action=lower_mu", "guard.window=1", "guard.min_tokens=1000", "guard.cooldown=0"]
+    for stops_in_between in (True, False):
+        run = open_fake(tmp_path, "local", settings)
+        if stops_in_between:
+            run.rounds[0].trainer.policies["long"].tick = run.stop.make  # type: ignore[attr-defined]
+            with pytest.raises(StoppedEarlyError):
+                await run.fit()
+        else:
+            await run.fit()
+    steps = steps_of(tmp_path)
+    assert [steps[step]["reward/mu"] for step in range(1, 9)] == [1, 0.5, 0.25, 1, 0.5, 1, 0.5, 0.25]
+
+
+async def test_a_policy_that_rests_keeps_the_optimiser_that_it_goes_on_with_when_the_run_is_resumed(
+    tmp_path: Path,
+) -> None:
+    rounds = ["+rounds.a={train: long}", "+rounds.b={train: short}", "+rounds.c={train: long, carry: [optimizer]}"]
+    settings = ["trainer.total_training_steps=2", "trainer.save_freq=1", *rounds]
+    await open_fake(tmp_path / "whole", "local", settings).fit()
+    run = open_fake(tmp_path / "resumed", "local", settings)
+    run.trainer.policies["short"].tick = run.stop.make  # type: ignore[attr-defined]
+    with pytest.raises(StoppedEarlyError, match="after step 3"):
+        await run.fit()
+    await open_fake(tmp_path / "resumed", "local", settings).fit()
+    assert steps_of(tmp_path / "resumed") == steps_of(tmp_path / "whole")
+
+
+async def test_a_step_in_progress_is_shown_and_its_line_in_a_log_stays_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    run = open_fake(tmp_path, "local", ["trainer.total_training_steps=2"])
+    run.display.stage("starting engines")
+    monkeypatch.setattr(run.display, "advance", lambda done, total: told.append((done, total)))
+    await run.fit()
+    assert [done for done, total in told if total == 8] == [*range(1, 9), *range(1, 9)]
+    lines = [line.split(",")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines[:5] == ["starting engines", "testing the start", "training", "step 1/2", "step 2/2"]
+    assert lines[5] == "testing"
 
 
 async def test_a_longer_last_round_is_gone_on_with(tmp_path: Path) -> None:

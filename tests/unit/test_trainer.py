@@ -84,7 +84,7 @@ async def test_both_policies_are_updated_from_the_same_episodes_as_each_saw_them
     for role, policy in policies.items():
         (samples,) = policy.updates
         assert [sample.view for sample in samples] == [episode.view(role) for episode in episodes]
-        assert policy.synced == [1]
+        assert policy.syncs == 1
 
 
 async def test_advantages_are_the_group_statistics_of_the_policys_own_rewards() -> None:
@@ -158,7 +158,7 @@ async def test_a_frozen_policy_plays_and_is_never_scored_updated_or_synced(train
     result = await trainer.step(1)
     assert policies[frozen].generator.requests
     assert {call for name, call in policies[frozen].log if name == frozen} == {"sleep", "wake"}
-    assert (len(policies[trained].updates), policies[trained].synced) == (1, [1])
+    assert (len(policies[trained].updates), policies[trained].syncs) == (1, 1)
     assert set(result.rewards) == {trained}
     assert not any(name.startswith(f"{frozen}/reward") for name in result.metrics)
 
@@ -169,7 +169,7 @@ async def test_a_role_that_never_spoke_is_not_trained_but_gets_its_weights() -> 
     assert {episode.outcome for episode in result.graded.episodes} == {"token_limit"}
     assert policies["short"].updates == []
     assert ("short", "score") not in policies["short"].log
-    assert policies["short"].synced == [1]
+    assert policies["short"].syncs == 1
     assert len(policies["long"].updates) == 1
     assert result.metrics["short/trained_episodes"] == 0
     assert result.metrics["long/trained_episodes"] == BATCH * SAMPLES
@@ -235,7 +235,7 @@ async def test_steps_take_new_problems_with_new_seeds() -> None:
     requests = [request for policy in policies.values() for request in policy.generator.requests]
     assert len({request.params.seed for request in requests}) == len(requests)
     assert {request.session.split("/")[0] for request in requests} == {"1", "2"}
-    assert policies["long"].synced == [1, 2]
+    assert policies["long"].syncs == 2
 
 
 async def test_a_step_learns_how_long_the_conversations_about_its_problems_are() -> None:
@@ -347,7 +347,7 @@ async def test_a_non_finite_update_stops_the_run_before_any_weight_reaches_an_en
         await trainer.step(1)
     assert caught.value.policy == "short"
     assert list(caught.value.samples) == policies["short"].updates[0]
-    assert all(policy.synced == [] for policy in policies.values())
+    assert all(policy.syncs == 0 for policy in policies.values())
 
 
 def test_the_error_of_an_update_crosses_processes() -> None:
@@ -380,6 +380,7 @@ async def test_the_metrics_of_a_step_are_what_was_played_and_earned() -> None:
 async def test_the_ramp_counts_steps() -> None:
     trainer, _ = make_trainer(weights=HybridReward(1.0, 1.0, Ramp(0.0, 1.0, 2)))
     assert [(await trainer.step(step)).metrics["reward/mu"] for step in (1, 2, 3, 4)] == [0.0, 0.5, 1.0, 1.0]
+    assert (await trainer.step(5, mu_scale=0.25)).metrics["reward/mu"] == 0.25
 
 
 def test_score_metrics_count_sampled_tokens_only() -> None:
