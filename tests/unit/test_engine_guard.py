@@ -93,7 +93,7 @@ async def test_an_engine_that_answers_but_ends_no_turn_is_lost_too_and_one_witho
         assert guard.restarts == 0
         with guard.turn(1):
             await until(lambda: guard.restarts == 1)
-        assert guard.alive() == [0, 1]
+        await until(lambda: guard.alive() == [0, 1])
 
 
 async def test_the_run_ends_with_the_policys_name_where_restarts_are_spent_or_fail() -> None:
