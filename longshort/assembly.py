@@ -34,8 +34,9 @@ from longshort.resuming import CONFIG, refuse_mixing
 from longshort.rewards import HybridReward, Ramp
 from longshort.rounds.collapse import CollapseSettings, CollapseWatch
 from longshort.rounds.reasoner import measure_reasoner
+from longshort.rounds.round import Round
 from longshort.rounds.schedule import rounds_of, settle_steps
-from longshort.run import Round, Run
+from longshort.run import Run
 from longshort.stopping import StopRequest
 from longshort.trackers import make_trackers
 from longshort.trainer import Trainer, TrainerSettings

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from longshort import checkpoints
 from longshort.controller import Sampling
 from longshort.display import Display
 from longshort.episode import Problem
@@ -24,9 +21,9 @@ from longshort.evaluation.metrics import clustered_standard_error
 from longshort.metrics import episode_metrics
 from longshort.player import Player
 from longshort.policy import Policy
-from longshort.rounds.collapse import CollapseWatch
-from longshort.rounds.record import FinishedRound, Record, Weights
-from longshort.rounds.schedule import CARRIED
+from longshort.rounds.keeping import Keeper
+from longshort.rounds.record import FinishedRound
+from longshort.rounds.round import Round, State
 from longshort.rounds.selection import LAST, Candidate, choose
 from longshort.rounds.summary import write_summary
 from longshort.stopping import StoppedEarlyError, StopRequest
@@ -38,50 +35,6 @@ from longshort.validation import require_learners
 # Evaluation draws its seeds apart from every training step.
 EVALUATION_STEP = -1
 STANDARD_ERROR = "standard_error"
-
-
-@dataclass(frozen=True)
-class Round:
-    """One stage of a run.
-
-    Attributes:
-        name: from the recipe; empty where it lists no rounds.
-        config: the complete configuration that holds in the round.
-        trainer: trains the policies that learn in it.
-        validation: problems that its checkpoints are compared on.
-        first: steps of the run that its schedule puts before it.
-        guard: watches for collapse.
-    """
-
-    name: str
-    config: DictConfig
-    trainer: Trainer
-    validation: tuple[Problem, ...]
-    first: int
-    guard: CollapseWatch
-
-    @property
-    def last(self) -> int:
-        """Step of the run that ends the round."""
-        return self.first + int(self.config.trainer.total_training_steps)
-
-    def is_due(self, frequency: int, step: int) -> bool:
-        """Whether something that comes every ``frequency`` steps, and at the end, comes after ``step``."""
-        return frequency > 0 and ((step - self.first) % frequency == 0 or step == self.last)
-
-
-@dataclass
-class _State:
-    """Where a run stands: what is over and whose weights are where; candidates of the round under way.
-
-    ``stopped``: why the guard ended that round, until it is finished.
-    """
-
-    record: Record
-    weights: Weights
-    candidates: list[Candidate] = field(default_factory=list)
-    stopped: str | None = None
-    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +69,12 @@ class Run:
     @property
     def learners(self) -> list[Policy]:
         """The policies that learn in any round."""
-        return [policy for policy in self.trainer.policies.values() if policy.trainable]
+        return self.keeper.learners
+
+    @property
+    def keeper(self) -> Keeper:
+        """Of the weights that rounds hand on."""
+        return Keeper(self.folder, self.rounds, self.config.trainer.max_actor_ckpt_to_keep, self.display)
 
     async def fit(self) -> None:
         """All rounds and steps that are left.
@@ -126,10 +84,9 @@ class Run:
             StoppedEarlyError: it was asked to stop and steps are left.
         """
         require_learners(self.config)
-        if self.config.trainer.resume_mode == "disable":
-            self._start_anew()
         log: list[Tracker] = [MetricsLog(self.folder / METRICS), *self.trackers]
-        state = await self._resume()
+        anew = self.config.trainer.resume_mode == "disable"
+        state = self._start_anew() if anew else await self.keeper.resume()
         for number, each in enumerate(self.rounds):
             if number < len(state.record.rounds):
                 continue
@@ -138,7 +95,7 @@ class Run:
             if not state.record.began:
                 await self._measure_start(state, log)
             if state.step <= each.first:
-                await self._begin(number, state)
+                await self.keeper.begin(number, state)
             await self._take_steps(each, number, state, log)
             await self._finish(each, state)
         write_summary(self.folder, self.config, self.rounds, state.record, len(self.test), self.display)
@@ -169,7 +126,7 @@ class Run:
             metrics[STANDARD_ERROR] = clustered_standard_error(groups)
         return metrics
 
-    async def _take_steps(self, each: Round, number: int, state: _State, log: Sequence[Tracker]) -> None:
+    async def _take_steps(self, each: Round, number: int, state: State, log: Sequence[Tracker]) -> None:
         """The steps that are left of a round, as long as its guard does not stop it."""
         settings = each.config.trainer
         transcripts = TranscriptLog(self.folder, settings.transcript_freq, settings.transcripts)
@@ -210,7 +167,7 @@ class Run:
             ends = state.stopped is not None or step == each.last
             kept = ends and (len(self.rounds) > 1 or settings.save_freq > 0)
             if each.is_due(settings.save_freq, step) or kept or self.stop.made:
-                await self._save(each, state)
+                await self.keeper.save(each, state)
 
     def _show(self, each: Round, result: StepResult, step: int, transcripts: TranscriptLog) -> None:
         parts = _reward_parts(result)
@@ -221,7 +178,7 @@ class Run:
         for tracker in self.trackers if shown else ():
             tracker.transcripts(step, shown)
 
-    async def _measure_start(self, state: _State, log: Sequence[Tracker]) -> None:
+    async def _measure_start(self, state: State, log: Sequence[Tracker]) -> None:
         """What the run begins with: on the test problems, and on the validation problems that rounds compare with."""
         config, record = self.config, state.record
         if config.trainer.val_before_train:
@@ -237,38 +194,19 @@ class Run:
                 metrics = await self.evaluate("evaluating the start", 0, self.start, each.validation, config)
                 measured[each.validation] = _candidate(0, metrics)
         if comparing:
-            # A round that keeps none of its checkpoints goes back to these weights.
-            await checkpoints.save(self.folder, 0, self.learners, self._state(self.rounds[0], state))
-            state.weights = {policy.name: 0 for policy in self.learners}
+            await self.keeper.save_start(state)
         baselines = {each.name: measured[each.validation] for each in comparing}
         state.record = replace(record, began=True, baselines=baselines)
         state.record.save(self.folder)
 
-    async def _begin(self, number: int, state: _State) -> None:
-        """New optimisers and references for those that learn; engines and workers stay up."""
-        each = self.rounds[number]
-        state.candidates, state.stopped = [], None
-        each.guard.reset()
-        for policy in each.trainer.policies.values():
-            # Who learns for the first time has nothing to carry on.
-            carry = [what for what in CARRIED if self._origin(policy, number, what) != number]
-            await policy.begin_round(policy in each.trainer.learners, _optimizer(each, policy), carry)
-
-    def _origin(self, policy: Policy, number: int, what: str) -> int:
-        """The round with whose start the optimiser or the reference began that a policy has in round ``number``."""
-        learned = [n for n in range(number + 1) if policy in self.rounds[n].trainer.learners]
-        while len(learned) > 1 and what in self.rounds[learned[-1]].config.carry:
-            learned.pop()
-        return learned[-1] if learned else number
-
-    async def _finish(self, each: Round, state: _State) -> None:
+    async def _finish(self, each: Round, state: State) -> None:
         """Select a checkpoint, give its weights to the learners, note and test it."""
         learners = each.trainer.learners
         selected, reason = _selected(each, state)
         if selected is not None:
             state.weights = {**state.weights, **{policy.name: selected for policy in learners}}
         if selected != state.step:
-            await self._go_back(learners, state.weights, len(state.record.rounds) + 1)
+            await self.keeper.go_back(learners, state.weights, len(state.record.rounds) + 1)
         # A round that keeps its start leaves weights and limits as they were.
         test = state.record.rounds[-1].test if state.record.rounds else state.record.start
         if self.test and selected is not None:
@@ -292,141 +230,14 @@ class Run:
         # One line a step is the rule of metrics.jsonl; rounds.json has the same.
         handed_on = float(-1 if selected is None else selected)
         _log(self.trackers, state.step, {**_prefixed("test/", test), "round/selected": handed_on})
-        self._remove_old(state)
+        self.keeper.remove_old(state)
 
-    async def _go_back(self, policies: Sequence[Policy], weights: Weights, number: int) -> None:
-        """Give policies the weights of these steps, in workers and engines, before round ``number``."""
-        async with self._engines_asleep():
-            for policy in policies:
-                await self._load(policy, weights[policy.name], self._carries_optimizer(policy, number))
-
-    @asynccontextmanager
-    async def _engines_asleep(self) -> AsyncIterator[None]:
-        """Within, workers' weights may change; engines get them at the end."""
-        policies = self.trainer.policies.values()
-        for policy in policies:
-            await policy.sleep()
-        yield
-        for policy in self.learners:
-            await policy.sync_weights()
-        for policy in policies:
-            await policy.wake_up()
-
-    async def _load(self, policy: Policy, step: int | None, with_optimizer: bool) -> None:
-        """A policy as the checkpoint of ``step`` has it; None: what the run began with, which it has at its start."""
-        if step is None:
-            return
-        checkpoint = checkpoints.folder_of(self.folder, step)
-        checkpoints.require(checkpoint)
-        folder = (checkpoint / policy.name).absolute()
-        if with_optimizer:
-            await policy.load(folder)
-        else:
-            await policy.load_weights(folder)
-
-    def _carries_optimizer(self, policy: Policy, number: int) -> bool:
-        """Whether the next round, from ``number`` on, in which a policy learns goes on with its optimiser."""
-        learning = [each for each in self.rounds[number:] if policy in each.trainer.learners]
-        return bool(learning) and "optimizer" in learning[0].config.carry
-
-    def _start_anew(self) -> None:
+    def _start_anew(self) -> State:
         """Forget what a run without checkpoints left here."""
         (self.folder / METRICS).unlink(missing_ok=True)
-        # The reasoner was measured for this run, before it.
-        Record(reasoner=Record.load(self.folder).reasoner).save(self.folder)
-
-    async def _save(self, each: Round, state: _State) -> None:
-        await checkpoints.save(self.folder, state.step, each.trainer.learners, self._state(each, state))
-        self._remove_old(state)
-
-    def _remove_old(self, state: _State) -> None:
-        """Keep the newest, what rounds go on from, and the candidates."""
-        keep = self.config.trainer.max_actor_ckpt_to_keep
-        if keep is None:
-            return
-        needed = {step for step in state.weights.values() if step is not None}
-        needed |= {candidate.step for candidate in state.candidates}
-        saved = checkpoints.steps(self.folder)
-        wanted = [checkpoints.folder_of(self.folder, step) for step in needed | set(saved[max(0, len(saved) - keep) :])]
-        checkpoints.keep_only(self.folder, wanted)
-
-    def _state(self, each: Round, state: _State) -> dict[str, Any]:
-        return {
-            "order": each.trainer.order.state_dict(),
-            "lengths": each.trainer.lengths.state_dict(),
-            "round": each.name,
-            "candidates": [asdict(candidate) for candidate in state.candidates],
-            "stopped": state.stopped,
-            "guard": each.guard.state_dict(),
-            "length_rewards": {role: r.state_dict() for role, r in each.trainer.length_rewards.items()},
-        }
-
-    async def _resume(self) -> _State:
-        """Go on from the newest checkpoint, where asked to."""
-        record = Record.load(self.folder)
-        resumes = self.config.trainer.resume_mode == "auto"
-        newest = checkpoints.newest_intact(self.folder, self._tell) if resumes else None
-        if newest is None:
-            # What rounds wrote down is of no use without their weights.
-            return _State(Record(reasoner=record.reasoner), _weights_before(Record(), 0, self.learners))
-        over = record.rounds
-        if len(over) > len(self.rounds):
-            raise ValueError(
-                f"{len(over)} rounds of {self.folder} are over, but the recipe has {len(self.rounds)}; give it "
-                "the others again, or choose another trainer.default_local_dir"
-            )
-        over = self._over(record, int(json.loads((newest / checkpoints.STATE).read_text())["step"]))
-        if over and over[-1].stopped is None and over[-1].last_step < self.rounds[len(over) - 1].last:
-            # The last round was made longer.
-            over = over[:-1]
-        state = _State(replace(record, rounds=over), _weights_before(record, len(over), self.learners))
-        if len(over) == len(self.rounds):
-            self.display.stage(f"nothing is left to do: all {len(over)} rounds of {self.folder} are over")
-        else:
-            self.display.stage(f"resuming from {newest}")
-            async with self._engines_asleep():
-                await self._return(len(over), newest, state)
+        state = self.keeper.start()
+        state.record.save(self.folder)
         return state
-
-    def _over(self, record: Record, step: int) -> tuple[FinishedRound, ...]:
-        """Rounds that are over at ``step``; one that ended with a checkpoint that was set aside since is done again."""
-        over = record.rounds
-        while over and over[-1].last_step > step and checkpoints.was_set_aside(self.folder, over[-1].last_step):
-            over = over[:-1]
-        return over
-
-    def _tell(self, sentence: str) -> None:
-        self.display.table("resuming", ("",), [(sentence,)])
-
-    async def _return(self, number: int, newest: Path, state: _State) -> None:
-        """To the checkpoint ``newest``, in round ``number`` or just before it."""
-        each = self.rounds[number]
-        saved = json.loads((newest / checkpoints.STATE).read_text())
-        within = saved["step"] > each.first
-        needed = {step for step in state.weights.values() if step is not None}
-        if within:
-            needed |= {candidate["step"] for candidate in saved["candidates"]}
-        for step in sorted(needed - {saved["step"]}):
-            checkpoints.require(checkpoints.folder_of(self.folder, step), checksums=True)
-        for policy in self.learners:
-            reference, optimizer = (self._origin(policy, number, what) for what in ("reference", "optimizer"))
-            weights = _weights_before(state.record, reference, self.learners)
-            await self._load(policy, weights[policy.name], with_optimizer=False)
-            # First what an earlier round's start gave it, then whether it learns in this one.
-            await policy.begin_round(True, _optimizer(self.rounds[optimizer], policy), ())
-            await policy.begin_round(policy in each.trainer.learners, {}, CARRIED)
-            if not (within and policy in each.trainer.learners):
-                await self._load(policy, state.weights[policy.name], self._carries_optimizer(policy, number))
-        if within:
-            await checkpoints.load(newest, each.trainer.learners)
-            state.candidates = [Candidate(**candidate) for candidate in saved["candidates"]]
-            each.guard.load_state_dict(saved["guard"])
-            state.stopped = saved.get("stopped")
-            for role, reward in each.trainer.length_rewards.items():
-                reward.load_state_dict(saved["length_rewards"][role])
-        each.trainer.order.load_state_dict(saved["order"])
-        each.trainer.lengths.load_state_dict(saved["lengths"])
-        state.step = int(saved["step"])
 
     def _keep_for_inspection(self, step: int, error: NonFiniteUpdateError) -> None:
         file = self.folder / "failed_updates" / f"step-{step:06d}-{error.policy}.json"
@@ -447,7 +258,7 @@ def evaluation_sampling(config: DictConfig) -> Sampling:
     return Sampling(settings.temperature, settings.top_p, settings.top_k, config.seed, EVALUATION_STEP)
 
 
-def _selected(each: Round, state: _State) -> tuple[int | None, str]:
+def _selected(each: Round, state: State) -> tuple[int | None, str]:
     """Step whose checkpoint the round hands on, None for what it started from, and why."""
     settings = each.config.selection
     if settings.rule == LAST:
@@ -456,20 +267,6 @@ def _selected(each: Round, state: _State) -> tuple[int | None, str]:
         return None, "it was stopped before a checkpoint was validated, so the round's start is kept"
     choice = choose(settings.rule, state.candidates, state.record.baselines[each.name], settings.tolerance)
     return None if choice.selected is None else choice.selected.step, choice.reason
-
-
-def _optimizer(each: Round, policy: Policy) -> dict[str, Any]:
-    """verl's settings of a policy's optimiser in a round."""
-    settings = OmegaConf.to_container(each.config.policies[policy.name].actor.optim)
-    assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
-
-
-def _weights_before(record: Record, number: int, policies: Sequence[Policy]) -> Weights:
-    """Whose checkpoint each policy has when round ``number`` begins."""
-    if number > 0:
-        return record.rounds[number - 1].weights
-    return {policy.name: 0 if record.baselines else None for policy in policies}
 
 
 def _lasting(metrics: Mapping[str, float]) -> dict[str, float]:

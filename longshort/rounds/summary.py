@@ -15,7 +15,7 @@ from longshort.rounds.record import FinishedRound, Metrics, Record
 from longshort.solo import SOLO
 
 if TYPE_CHECKING:
-    from longshort.run import Round
+    from longshort.rounds.round import Round
 
 SUMMARY = "summary.json"
 

@@ -32,8 +32,9 @@ from longshort.protocols import protocol_of
 from longshort.rewards import HybridReward, Ramp
 from longshort.rounds.collapse import CollapseSettings, CollapseWatch
 from longshort.rounds.record import Record
+from longshort.rounds.round import Round
 from longshort.rounds.schedule import rounds_of
-from longshort.run import Round, Run
+from longshort.run import Run
 from longshort.stopping import StoppedEarlyError
 from longshort.trainer import Trainer, TrainerSettings
 from longshort.validation import trained_policies
