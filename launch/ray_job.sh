@@ -46,10 +46,10 @@ export RAY_API_SERVER_ADDRESS=$address
 
 # A job's working directory goes with the job, and so would what is written there, which is the default.
 case $1 in
-train | sft) key=trainer.default_local_dir ;;
+train | sft | demo) key=trainer.default_local_dir ;;
 coldstart | distill | chunk | score | synthesize) key=coldstart.folder ;;
 evaluate | behaviour) key=evaluation.folder ;;
-reproduce) key=--out ;;
+reproduce | data | report) key=--out ;;
 *) key= ;;
 esac
 if [[ -n $key ]]; then

@@ -155,10 +155,10 @@ def test_a_jobs_end_is_an_exit_code_of_the_shell(status: str, driver: int | None
 
 
 OUTPUTS = [
-    *[(command, "trainer.default_local_dir=") for command in ("train", "sft")],
+    *[(command, "trainer.default_local_dir=") for command in ("train", "sft", "demo")],
     *[(command, "coldstart.folder=") for command in COLDSTART],
     *[(command, "evaluation.folder=") for command in ("evaluate", "behaviour")],
-    ("reproduce", "--out="),
+    *[(command, "--out=") for command in ("reproduce", "data", "report")],
 ]
 
 
@@ -194,7 +194,8 @@ def test_the_folders_that_a_job_must_name_are_those_of_the_recipes_and_of_the_co
     config = build_config("local")
     for key in {key.rstrip("=") for _, key in OUTPUTS if not key.startswith("--")}:
         assert str(OmegaConf.select(config, key)).startswith("outputs/"), key
-    assert str(_parser().parse_args(["reproduce", "playground", "--out", "a"]).out) == "a"
+    for command in (["reproduce", "playground"], ["data", "math"], ["report", "a"]):
+        assert str(_parser().parse_args([*command, "--out", "b"]).out) == "b"
 
 
 @pytest.fixture
