@@ -74,7 +74,7 @@ if $dry_run; then
     exit 0
 fi
 
-python -m workers.upload "$root"
+python -m workers.upload "$root" "$@"
 "${submit[@]}" >&2
 say "job $id; end it with: ray job stop --address $address $id"
 $wait || exit 0

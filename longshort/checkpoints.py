@@ -62,11 +62,17 @@ async def _save(run: Path, step: int, policies: Iterable[Policy], state: dict[st
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
+    policies = list(policies)
     saves = [policy.save((partial / policy.name).absolute()) for policy in policies]
     for failure in await asyncio.gather(*saves, return_exceptions=True):
         # All have come to their end before the folder is given up.
         if failure is not None:
             raise failure
+    if lacking := [policy.name for policy in policies if not _holds_files(partial / policy.name)]:
+        raise SaveFailedError(
+            f"the checkpoint of step {step} is not complete: the workers of {' and '.join(lacking)} do not see {run}; "
+            "put trainer.default_local_dir on a file system that every node mounts"
+        )
     (partial / STATE).write_text(json.dumps({"step": step, **state}))
     await asyncio.to_thread(manifest.write, partial)
     if target.exists():
@@ -75,6 +81,10 @@ async def _save(run: Path, step: int, policies: Iterable[Policy], state: dict[st
     manifest.sync_folder(run)
     shutil.rmtree(replaced, ignore_errors=True)
     return target
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -131,15 +141,16 @@ def was_set_aside(run: Path, step: int) -> bool:
     return _aside(run, step).is_dir()
 
 
-def require(folder: Path, checksums: bool = False) -> None:
+def require(
+    folder: Path, checksums: bool = False, otherwise: str = "start anew in another trainer.default_local_dir"
+) -> None:
     """Raise ``DamagedCheckpointError`` where ``folder`` is not what was written, or may not be read.
 
-    Sizes are always compared.
+    Sizes are always compared. ``otherwise``: what to do without a copy.
     """
     if (wrong := _damage(folder, checksums)) is not None:
         raise DamagedCheckpointError(
-            f"checkpoint {folder} is needed and damaged ({wrong}); bring it back from a copy, or start anew in another "
-            "trainer.default_local_dir"
+            f"checkpoint {folder} is needed and damaged ({wrong}); bring it back from a copy, or {otherwise}"
         )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.errno not in DISK_REFUSES:
-            raise
+            return _unexpected()
         sys.stderr.write(hide(f"longshort: the disk refuses ({error}); make room and start the same command again\n"))
         return 1
     except StoppedEarlyError as error:
@@ -69,7 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except asyncio.CancelledError:
         sys.stderr.write("longshort: terminated\n")
         return 143
+    except Exception:
+        return _unexpected()
     return 0
+
+
+def _unexpected() -> int:
+    """The traceback of what is being handled, as Python itself would print it but without secrets."""
+    sys.stderr.write(hide(traceback.format_exc()))
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

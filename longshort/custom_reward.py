@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from longshort.episode import Episode, Problem
 from longshort.extern import load_object
 from longshort.grading import Grade
+from longshort.hiding import hide
 from longshort.threads import in_thread
 
 # What grades an answered episode in place of mathematics.
@@ -62,7 +63,7 @@ class CustomReward:
             if not done:
                 return self._failed(episode, f"took longer than reward.function_timeout_s={self.timeout_s:g}")
             result = answer.result()
-        except Exception as error:  # the user's code may raise anything; it is recorded and counted
+        except (Exception, SystemExit) as error:  # the user's code may raise anything; it is recorded and counted
             return self._failed(episode, f"raised {type(error).__name__}: {error}")
         score = result.get("score") if isinstance(result, Mapping) else result
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
@@ -71,7 +72,8 @@ class CustomReward:
         return Grade(bool(right), episode.final_text, score=float(score))
 
     def _failed(self, episode: Episode, reason: str) -> Grade:
-        return Grade(False, None, f"{self.where} {reason}, for episode {episode.problem.id}/{episode.sample}")
+        # It goes into transcripts and to trackers, and an error may quote a key.
+        return Grade(False, None, hide(f"{self.where} {reason}, for episode {episode.problem.id}/{episode.sample}"))
 
 
 @dataclass(frozen=True)

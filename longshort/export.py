@@ -42,6 +42,7 @@ def export(run: Path, out: Path, display: Display, step: int | None = None) -> N
 
     Raises:
         ValueError: ``run`` has no checkpoint, lacks one that is needed or is of one policy, or ``out`` is not empty.
+        DamagedCheckpointError: one that is needed is not what was written.
     """
     if not (run / CONFIG).is_file():
         raise ValueError(f"{run} holds no run ({CONFIG}); give the folder of one, as outputs/<experiment_name>")
@@ -106,6 +107,7 @@ def _source(run: Path, role: str, step: int | None, began_with: str) -> Path:
             f"{folder} is missing, and the run's {RECORD} says that {role} has its weights; bring it back from a copy, "
             "or choose another checkpoint with --step"
         )
+    checkpoints.require(checkpoints.folder_of(run, step), checksums=True, otherwise="choose another with --step")
     return folder
 
 

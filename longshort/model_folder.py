@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ WEIGHTS = "*.safetensors"
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
-def refuse_pickles(model: DictConfig, key: str) -> None:
+def refuse_pickles(model: DictConfig | Mapping[str, str], key: str) -> None:
     """Raise ``ValueError`` where a folder that ``model`` names holds pickles, or its copy of the hub nothing else."""
     for setting in ("path", "tokenizer_path", "lora_adapter_path"):
         path = model.get(setting)

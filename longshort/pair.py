@@ -20,7 +20,7 @@ from typing import Any
 from longshort.controller import Limits, Sampling, render_prompt
 from longshort.episode import Ids
 from longshort.generation import Tokenizer
-from longshort.model_folder import WEIGHTS, opened_turn
+from longshort.model_folder import WEIGHTS, opened_turn, refuse_pickles
 from longshort.protocol import LONG_SHORT, TAGS, Protocol
 
 FILE = "pair.json"
@@ -178,6 +178,7 @@ def _load_tokenizer(pair: Pair, role: str) -> Any:
         raise ValueError(f"the folder {path} of the {role} model is missing; give one that is there")
     if folder.is_dir() and not any(folder.glob(WEIGHTS)):
         raise ValueError(f"{path} of the {role} model holds no weights ({WEIGHTS}); copy them there")
+    refuse_pickles({"path": path}, role)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -24,7 +24,7 @@ from workers.naming import SOCKET_VARIABLE
 # They look for their raylet once a minute, and leave then.
 RAYS_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 GONE_S = 60
-OF_THIS_PROCESS = {"RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
+OF_THIS_PROCESS = {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
 DETERMINISTIC = [
     "actor_rollout_ref.rollout.max_num_seqs=1",
     "actor_rollout_ref.rollout.enable_prefix_caching=false",

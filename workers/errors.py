@@ -4,16 +4,17 @@ from __future__ import annotations
 
 
 class PolicyFailedError(RuntimeError):
-    """A process of ``policy`` is gone; the run ends with its name."""
+    """Something of ``policy`` is gone or went wrong; the run ends with its name."""
 
     part = "process"
+    end = "died"
 
     def __init__(self, policy: str, cause: str) -> None:
         super().__init__(policy, cause)
         self.policy, self.cause = policy, cause
 
     def __str__(self) -> str:
-        return f"a {self.part} of policy {self.policy!r} died: {self.cause}"
+        return f"a {self.part} of policy {self.policy!r} {self.end}: {self.cause}"
 
 
 class EngineDiedError(PolicyFailedError):
@@ -22,7 +23,21 @@ class EngineDiedError(PolicyFailedError):
     part = "rollout engine"
 
 
+class EngineNotStartedError(PolicyFailedError):
+    """A vLLM engine could not be started."""
+
+    part = "rollout engine"
+    end = "did not start"
+
+
 class WorkerDiedError(PolicyFailedError):
     """A training worker is gone."""
 
     part = "training worker"
+
+
+class WorkerRaisedError(PolicyFailedError):
+    """A training worker raised an error, as without memory on its device."""
+
+    part = "training worker"
+    end = "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ SERVER_PREFIX = "longshort_"
 SOCKET_VARIABLE = "LONGSHORT_WEIGHT_SOCKET"
 # Of threads of the driver that wait for Ray.
 RAY_CALLS = "Ray:"
+# The sockets below it have up to 64 characters more, and 107 in all.
+RAY_FOLDER_LENGTH = 43
 
 
 def server_prefix(policy: str) -> str:
@@ -31,13 +34,31 @@ def run_id() -> str:
     return hashlib.sha256(f"{context.gcs_address}/{context.get_job_id()}".encode()).hexdigest()[:12]
 
 
-def user_folder() -> Path:
-    """For sockets and the like, on this node; nobody else can enter it."""
-    folder = Path(tempfile.gettempdir()) / f"longshort-{os.getuid()}"
+def logs_folder() -> Path:
+    """Of the Ray that this process has joined, on each of its nodes."""
+    return Path(ray._private.worker._global_node.get_logs_dir_path())
+
+
+def user_folder(root: Path | None = None) -> Path:
+    """For sockets and the like, on this node; nobody else can enter it. ``root`` is by default ``TMPDIR`` or ``/tmp``.
+
+    Raises:
+        PermissionError: somebody else made it.
+    """
+    folder = (root or Path(tempfile.gettempdir())) / f"longshort-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user; remove it or set TMPDIR to a folder of yours")
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(f"{folder} is not a folder of yours; remove it or set TMPDIR to one that is")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)
     return folder
+
+
+def ray_folder() -> Path:
+    """Where a Ray of a run's own has its files; it opens them to everybody, so the folder above does not."""
+    folder = user_folder() / "ray"
+    return folder if len(str(folder)) <= RAY_FOLDER_LENGTH else user_folder(Path("/tmp")) / "ray"
 
 
 def weight_socket(policy: str, replica: int) -> str:

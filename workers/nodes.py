@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +35,29 @@ class Node:
     sees: bool
     clock: float
     devices: int
+
+
+@contextmanager
+def seen_file(folder: Path) -> Iterator[Path]:
+    """An empty file in ``folder`` for the nodes to look for, gone afterwards. Raises ``OSError`` without permission."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder.absolute() / f".seen-{secrets.token_hex(4)}"
+    file.touch()
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def require_shared(folder: Path) -> None:
+    """Raise ``ValueError`` that names nodes with devices that do not see ``folder``: what they save would be lost."""
+    with seen_file(folder) as file:
+        blind = [node.name for node in ask_nodes(file) if node.devices and node.answers and not node.sees]
+    if blind:
+        raise ValueError(
+            f"{folder} is not seen by {', '.join(blind)}; put trainer.default_local_dir on a file system that every "
+            "node mounts"
+        )
 
 
 def ask_nodes(file: Path) -> list[Node]:

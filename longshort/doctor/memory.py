@@ -64,6 +64,7 @@ class Training:
 
     Attributes:
         offloaded: weights and optimiser are in the host's memory while the policy does not learn.
+        saved: what a checkpoint has to resume from, of all GPUs together.
     """
 
     weights: float
@@ -73,6 +74,7 @@ class Training:
     activations: float
     logits: float
     offloaded: bool = False
+    saved: float = 0.0
 
     @property
     def resting(self) -> float:
@@ -177,6 +179,7 @@ def training(policy: DictConfig, sizes: Sizes, ranks: int) -> Training:
         activations=tokens * kept,
         logits=0 if policy.model.use_fused_kernels else tokens * sizes.vocabulary * (computing + 8),
         offloaded=bool(fsdp.param_offload and fsdp.optimizer_offload),
+        saved=(1 + ADAM_MOMENTS) * trained * master,
     )
 
 

@@ -21,6 +21,7 @@ from longshort import checkpoints, manifest
 from tests.faults.processes import in_a_session, kill_with_children
 from tests.faults.runs import LONG_S, STEPS, Scene, SkippedError
 from tests.killed_runs import children_of, left_behind, text_of
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -189,7 +190,7 @@ def head_killed(scene: Scene) -> str:
     # Else Ray replaces 127.0.0.1 by the address of a network card.
     loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **loopback}
-    port, clients = _free_ports(2)
+    port, clients = free_port(), free_port()
     ray = [str(Path(sys.prefix) / "bin" / "ray"), "start", "--head", "--block", f"--port={port}"]
     ray += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={clients}", f"--temp-dir={temp}/ray"]
     ray += ["--num-gpus=2", "--num-cpus=32", "--include-dashboard=false"]
@@ -216,14 +217,6 @@ def head_killed(scene: Scene) -> str:
     finally:
         kill_with_children(head, parts)
         shutil.rmtree(temp, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(server.getsockname()[1]) for server in servers]
-    for server in servers:
-        server.close()
-    return ports
 
 
 def _until_it_listens(port: int, head: subprocess.Popen[bytes], log: Path) -> None:

@@ -26,6 +26,21 @@ def kill_with_children(process: subprocess.Popen[bytes], others: Iterable[psutil
             each.kill()
 
 
+def processes_with(text: str) -> list[str]:
+    """Names of those that have ``text`` in their command, their environment or the name of a file that they hold.
+
+    Ray's processes take another title, which overwrites what they were started with.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended since
+            said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            held = [os.readlink(file) for file in (process / "fd").iterdir()]
+            if text.encode() in said or any(text in name for name in held):
+                found.append(f"{process.name} {(process / 'comm').read_text().strip()}")
+    return found
+
+
 def in_a_session(command: Sequence[str], folder: Path, limit_s: float) -> subprocess.CompletedProcess[str]:
     """Run a command in ``folder``; when it is over, or after ``limit_s``, its group and its children are killed.
 

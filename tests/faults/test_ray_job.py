@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,14 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.processes import processes_with
 from tests.killed_runs import SMALL, environment_of_a_shell, text_of
+from tests.planted import PLANTED
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +38,7 @@ def cluster() -> Iterator[dict[str, str]]:
     environment = {
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         **{name: value for name, value in environment_of_a_shell().items() if name != "PYTHONPATH"},
+        **PLANTED,
         "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
@@ -52,7 +50,7 @@ def cluster() -> Iterator[dict[str, str]]:
     with (temp / "log").open("w") as log:
         head = subprocess.Popen([*start, *where, "--disable-usage-stats"], env=environment, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while True:
             done = subprocess.run(
                 ["ray", "job", "submit", "--", "true"], env=environment, capture_output=True, text=True
@@ -65,6 +63,16 @@ def cluster() -> Iterator[dict[str, str]]:
         head.terminate()
         head.wait(60)
         shutil.rmtree(temp, ignore_errors=True)
+
+
+def home_of(cluster: dict[str, str]) -> Path:
+    """Its head's folder."""
+    return Path(cluster["RAY_AUTH_TOKEN_PATH"]).parent
+
+
+def parts_of_policies(cluster: dict[str, str]) -> list[str]:
+    """Its trainers, servers and engines."""
+    return [name for name in processes_with(str(home_of(cluster))) if "Policy" in name or "VLLM" in name]
 
 
 def submit(cluster: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -89,6 +97,7 @@ def test_a_job_is_stopped_and_the_same_command_goes_on_to_the_end(cluster: dict[
         *SMALL,
         "trainer.total_training_steps=6",
         "trainer.save_freq=1",
+        "trainer.logger=[tensorboard]",
         f"trainer.default_local_dir={folder}",
     ]
     process = submit(cluster, "--id", "stopped", *arguments)
@@ -96,9 +105,14 @@ def test_a_job_is_stopped_and_the_same_command_goes_on_to_the_end(cluster: dict[
     while '"step": 2' not in text_of(folder / "metrics.jsonl"):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
         time.sleep(0.1)
+    assert len(parts_of_policies(cluster)) >= 4, "two engines, two trainers"
     subprocess.run(["ray", "job", "stop", "stopped"], env=cluster, check=True, capture_output=True)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output[-3000:]
+    deadline = time.monotonic() + 60
+    while left := parts_of_policies(cluster):
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.5)
     taken = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     process = submit(cluster, *arguments)
     output, _ = process.communicate(timeout=300)
@@ -107,3 +121,10 @@ def test_a_job_is_stopped_and_the_same_command_goes_on_to_the_end(cluster: dict[
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == list(range(1, 7))
     assert len(steps) - 6 <= 1, f"at most the step under way is taken again, after {taken}"
+    listed = subprocess.run(["ray", "job", "list"], env=cluster, check=True, capture_output=True, text=True)
+    assert "stopped" in listed.stdout + listed.stderr
+    (tmp_path / "listed").write_text(output + listed.stdout + listed.stderr)
+    files = [f for place in (tmp_path, home_of(cluster) / "ray") for f in place.rglob("*") if f.is_file()]
+    assert {"gcs_server.out", "config.yaml", "manifest.json"} <= {file.name for file in files}
+    written = {file: file.read_bytes() for file in files}
+    assert not [(str(f), n) for f, text in written.items() for n, value in PLANTED.items() if value.encode() in text]

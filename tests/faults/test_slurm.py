@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.faults.processes import processes_with
 from tests.killed_runs import SMALL, steps_of, text_of
 from tests.local_slurm import LocalSlurm, local_slurm, why_not
 
@@ -42,18 +42,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSlurm]:
         yield started
 
 
+def files_of(job: str) -> str:
+    """The folder of its Ray."""
+    return f"/tmp/longshort-{os.getuid()}-{job}"
+
+
 def check_nothing_is_left(job: str) -> None:
     """No process of the job's Ray, and none of its files."""
-    folder = f"/tmp/longshort-{os.getuid()}-{job}"
+    folder = files_of(job)
     deadline = time.monotonic() + 60
-    while True:
-        alive = [
-            p.info["pid"]
-            for p in psutil.process_iter(["pid", "cmdline"])
-            if folder in " ".join(p.info["cmdline"] or [])
-        ]
-        if not alive:
-            break
+    while alive := processes_with(folder):
         assert time.monotonic() < deadline, f"left behind: {alive}"
         time.sleep(1)
     assert not Path(folder).exists()
@@ -91,6 +89,7 @@ def test_a_run_that_is_asked_to_stop_saves_requeues_itself_and_goes_on(slurm: Lo
     ]
     job = slurm.submit(REPOSITORY, log, "--nodes=2", SCRIPT, "train", *overrides, **SETTINGS)
     wait_until(lambda: '"step": 1' in text_of(folder / "metrics.jsonl"), slurm, job, log)
+    assert len(processes_with(files_of(job))) > 8, "two nodes, two engines, two trainers and the run itself"
     # As --signal=B:USR1@… has it sent ahead of the time limit.
     subprocess.run(["scancel", "--batch", "--signal=USR1", job], env=slurm.environment, check=True)
     fields = slurm.wait(job, 300)

@@ -11,6 +11,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -22,7 +24,7 @@ from longshort.generation import SamplingParams
 from longshort.policy import Policy, Sample
 from longshort.run import Run
 from tests.killed_runs import engine_cores
-from workers.errors import EngineDiedError
+from workers.errors import EngineDiedError, WorkerRaisedError
 from workers.naming import run_id
 from workers.node_processes import on_every_node
 from workers.policy import RayPolicy
@@ -115,6 +117,28 @@ async def test_nothing_listens_beyond_loopback(run: Run) -> None:
         if not ipaddress.ip_address(c.laddr.ip.removeprefix("::ffff:")).is_loopback
     }
     assert not beyond
+
+
+async def test_an_error_of_a_trainer_names_its_policy_and_what_it_was(run: Run) -> None:
+    policy = run.trainer.policies["short"]
+    assert isinstance(policy, RayPolicy)
+    with pytest.raises(WorkerRaisedError, match=r"^a training worker of policy 'short' failed: \w+Error: "):
+        await policy._call("load_policy", 3)
+
+
+async def test_other_users_of_the_machine_reach_neither_rays_files_nor_its_ports(run: Run) -> None:
+    import ray
+
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    above = [folder for folder in session.parents if folder.stat().st_mode & 0o077 == 0]
+    assert above and session.stat().st_uid == above[-1].stat().st_uid == os.getuid()
+    asked = "import sys; from ray._raylet import GcsClient; GcsClient(sys.argv[1]).internal_kv_keys(b'', None)"
+    command = [sys.executable, "-c", asked, ray.get_runtime_context().gcs_address]
+    answers = []
+    for other in ({}, {"RAY_AUTH_TOKEN": "0" * 64}, {"RAY_AUTH_MODE": "disabled"}):
+        done = subprocess.run(command, env={**os.environ, **other}, capture_output=True, text=True, timeout=120)
+        answers.append((done.returncode, "uthenticat" in done.stderr))
+    assert answers == [(0, False), (1, True), (1, True)], "who has no token, or another, is refused"
 
 
 async def test_planted_secrets_are_in_nothing_that_run_ray_and_engines_wrote(

@@ -40,6 +40,19 @@ async def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert restored[0].log == [("long", "load long 0"), ("short", "load short 0")]
 
 
+async def test_what_was_written_to_another_machines_disk_is_no_checkpoint(tmp_path: Path) -> None:
+    long, short = policies("long", "short")
+
+    async def elsewhere(folder: Path) -> None:
+        pass
+
+    await checkpoints.save(tmp_path, 3, [long, short], {})
+    short.save = elsewhere  # type: ignore[method-assign]
+    with pytest.raises(checkpoints.SaveFailedError, match=r"step 4 is not complete: the workers of short do not see"):
+        await checkpoints.save(tmp_path, 4, [long, short], {})
+    assert checkpoints.steps(tmp_path) == [3]
+
+
 async def test_the_newest_step_is_the_highest_number(tmp_path: Path) -> None:
     for step in (9, 100, 10):
         await checkpoints.save(tmp_path, step, policies("long"), {})

@@ -68,13 +68,27 @@ async def test_a_dict_may_say_what_counts_as_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["return float('nan')", "return 'x'", "return [1, 2]", "return {}", "raise KeyError(3)"]
+    "body",
+    ["return float('nan')", "return 'x'", "return [1, 2]", "return {}", "raise KeyError(3)", "raise SystemExit(0)"],
 )
 async def test_rubbish_names_file_function_and_episode_and_scores_nothing(tmp_path: Path, body: str) -> None:
     grade = await write(tmp_path, body)(episode())
     assert "reward.py:compute_score" in str(grade.error)
     assert "episode p/2" in str(grade.error)
     assert group_rewards([episode()], [grade], "short", WEIGHTS, 1.0, [0.0]) == [FAILED]
+
+
+async def test_an_error_that_quotes_a_key_is_recorded_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789")
+    for body in (
+        "import os; raise OSError('401 for ' + os.environ['OPENAI_API_KEY'])",
+        "return 'sk-planted-0123456789'",
+    ):
+        grade = await write(tmp_path, body)(episode())
+        assert "sk-planted" not in str(grade.error)
+        assert "(hidden)" in str(grade.error)
 
 
 @pytest.mark.parametrize(

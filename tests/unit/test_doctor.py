@@ -10,6 +10,7 @@ import logging
 import socket
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import DictConfig
@@ -169,6 +170,35 @@ def test_gpus_that_are_missing_or_few_fail() -> None:
     assert levels(machine.check_gpus("cuda", 2, [])) == {"GPU": "fail"}
     assert levels(machine.check_gpus("cuda", 2, [gpu]))["GPU"] == "fail"
     assert levels(machine.check_gpus("cuda", 1, [gpu]))["GPU"] == "ok"
+    assert "GPU memory" not in levels(machine.check_gpus("cuda", 1, [gpu]))
+    busy = machine.check_gpus("cuda", 2, [gpu, Gpu("A", 80 * GIB, "570", used=30 * GIB)])
+    assert levels(busy)["GPU memory"] == "warn"
+    assert next(check for check in busy if check.name == "GPU memory").found.startswith("1 of 2 hold up to 30.0 GiB")
+
+
+SMI = [f"{number}, GPU-{number}f7c-11, H100 80GB, 81559, {10 * number}, 570.1" for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("visible", "used"),
+    [
+        (None, [0, 10, 20, 30]),
+        ("2", [20]),
+        ("3, 1", [30, 10]),
+        ("GPU-2f7c", [20]),
+        ("1,9,2", [10]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_the_gpus_of_a_run_are_those_that_cuda_leaves_it(visible: str | None, used: list[int]) -> None:
+    assert [gpu.used // 2**20 for gpu in machine.read_gpus(SMI, visible)] == used
+
+
+def test_lines_of_nvidia_smi_that_say_nothing_are_no_gpus() -> None:
+    odd = ["", "No devices were found", "0, GPU-0, A, [N/A], 0, 570", "0, GPU-0, A, 100, [N/A], 570"]
+    assert machine.read_gpus(odd, None) == [Gpu("A", 100 * 2**20, "570")]
 
 
 def test_a_cluster_that_does_not_answer_fails() -> None:
@@ -188,6 +218,34 @@ def test_too_little_disk_for_checkpoints_fails(tmp_path: Path) -> None:
     member = Member("long", huge, engine(policy, huge, "cpu", True), training(policy, huge, 1))
     assert levels(machine.check_disk(config, [member]))["disk"] == "fail"
     assert levels(machine.check_disk(config, read_members(config)))["disk"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        (["trainer.save_freq=-1"], 0),
+        (["trainer.save_freq=20", "trainer.total_training_steps=150"], 8),
+        (["trainer.save_freq=20", "trainer.total_training_steps=150", "trainer.max_actor_ckpt_to_keep=2"], 3),
+        (["trainer.save_freq=20", "trainer.total_training_steps=null"], 2),
+        (["trainer.save_freq=-1", "+rounds={a: {}, b: {}}"], 2),
+    ],
+)
+def test_the_disk_has_to_hold_what_the_run_keeps(
+    settings: list[str], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = build_config("local", settings)
+    free = SimpleNamespace(free=100 * GIB)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: free)
+    policy = config.policies.long
+    # 14 bytes a parameter: bf16, and fp32 with two moments.
+    for parameters in (int(99 * GIB / 14 / max(kept, 1)), int(101 * GIB / 14 / max(kept, 1))):
+        sizes = Sizes(parameters, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+        check = machine.check_disk(
+            config, [Member("long", sizes, engine(policy, sizes, "cpu", True), training(policy, sizes, 4))]
+        )[0]
+        fits = parameters * 14 * kept < 100 * GIB
+        assert check.level is (Level.OK if fits else Level.WARN if kept > 1 else Level.FAIL)
+        assert (f"each of {kept} checkpoints" in check.found) == bool(kept)
 
 
 def test_wandb_without_a_login_fails_only_where_it_is_asked_for(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +151,20 @@ def test_printed_configurations_and_errors_hold_no_planted_secret(capsys: pytest
     assert not found_in(captured.out + captured.err)
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, FileNotFoundError])
+def test_a_traceback_of_what_nobody_expected_holds_no_planted_secret(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind(f"no answer from https://me:{IN_CONFIG}@host with {os.environ['HF_TOKEN']}")
+
+    monkeypatch.setattr("longshort.status.show_status", fail)
+    assert main(["status", "here"]) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" in captured.err and f"{kind.__name__}: no answer from https://{HIDDEN}@host" in captured.err
+    assert not found_in(captured.out + captured.err)
+
+
 def test_a_run_with_hidden_settings_can_be_resumed(tmp_path: Path) -> None:
     config = build_config("local", [*OVERRIDES, f"data.train_files=['https://me:{IN_CONFIG}@host/a.json']"])
     (tmp_path / "config.yaml").write_text(hiding.as_yaml(config))
@@ -160,10 +175,13 @@ def test_rays_runtime_environment_carries_no_secret(monkeypatch: pytest.MonkeyPa
     from workers import team
 
     seen: list[dict[str, Any]] = []
-    context = SimpleNamespace(gcs_address="127.0.0.1:6379")
-    fake = SimpleNamespace(init=lambda **settings: seen.append(settings), get_runtime_context=lambda: context)
+    context = SimpleNamespace(gcs_address="127.0.0.1:6379", get_node_id=lambda: "n")
+    nodes = [{"NodeID": "n", "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": 6380}]
+    fake = SimpleNamespace(
+        init=lambda **settings: seen.append(settings), get_runtime_context=lambda: context, nodes=lambda: nodes
+    )
     monkeypatch.setattr("workers.team.ray", fake)
-    monkeypatch.setattr("workers.team.HeadWatch", lambda address: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr("workers.team.HeadWatch", lambda *addresses: SimpleNamespace(close=lambda: None))
     for address in (None, "127.0.0.1:6379"):
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         if address:

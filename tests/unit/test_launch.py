@@ -23,8 +23,10 @@ from workers import job_end
 from workers.cluster import missing
 from workers.job_end import exit_code
 from workers.upload import check_size, files_that_travel
+from workers.upload import main as upload
 
 LAUNCH = Path(__file__).parents[2] / "launch"
+REPOSITORY = LAUNCH.parent
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://h:1"}
 COLDSTART = ("coldstart", "distill", "chunk", "score", "synthesize")
@@ -138,6 +140,29 @@ def test_keys_and_checkpoints_do_not_travel_wherever_they_lie(tmp_path: Path) ->
 def test_too_large_a_folder_names_its_largest_files() -> None:
     with pytest.raises(ValueError, match=r"120 MiB.*the largest: b \(80.0 MiB\), a \(40.0 MiB\)"):
         check_size({Path("a"): 40 * 2**20, Path("b"): 80 * 2**20})
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+policies.long.model.api_key=planted-0123",
+        "data.train_files=[https://me:pw@host/a.json]",
+        "x=planted-in-the-shell",
+    ],
+)
+def test_a_secret_in_a_jobs_command_is_named_and_not_shown(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "planted-in-the-shell")
+    assert upload([str(REPOSITORY), "train", "trainer.save_freq=1", word]) == 1
+    said = capsys.readouterr().err
+    assert "(hidden)" in said and "`ray job list` would show" in said
+    assert "planted" not in said and "pw" not in said
+
+
+def test_a_command_that_names_where_a_secret_is_travels(capsys: pytest.CaptureFixture[str]) -> None:
+    assert upload([str(REPOSITORY), "train", "--config-name", "local", "+a.api_key='${oc.env:MY_KEY}'", "a.b=[c]"]) == 0
+    assert "files travel" in capsys.readouterr().err
 
 
 def test_nodes_that_do_not_come_are_named_in_order() -> None:

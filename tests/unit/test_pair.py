@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from longshort import manifest
-from longshort.checkpoints import STATE
+from longshort.checkpoints import STATE, DamagedCheckpointError
 from longshort.config import build_config
 from longshort.display import Display
 from longshort.export import export
@@ -169,6 +169,16 @@ def test_what_cannot_be_exported_is_named(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_damaged_checkpoint_is_not_given_on(run: Path, tmp_path: Path) -> None:
+    file = run / "global_step_4" / "short" / "huggingface" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError, match=r"global_step_4 is needed and damaged .*another with --step"):
+        shown(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def changed(pair: Path, **values: Any) -> None:
     told = json.loads((pair / FILE).read_text())
     (pair / FILE).write_text(json.dumps({**told, **values}))
@@ -215,6 +225,12 @@ def test_missing_files_are_named(pair: Path) -> None:
         read_pair([str(pair)])
     (pair / FILE).unlink()
     with pytest.raises(ValueError, match=r"is no pair: it has no pair.json; make one with `longshort export"):
+        read_pair([str(pair)])
+
+
+def test_a_model_with_pickles_is_not_served(pair: Path) -> None:
+    (pair / "short" / "pytorch_model.bin").touch()
+    with pytest.raises(ValueError, match=r"short holds pickles .pytorch_model.bin."):
         read_pair([str(pair)])
 
 

@@ -1,0 +1,15 @@
+"""Ports for servers that are started a moment later."""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import suppress
+
+
+def free_port() -> int:
+    """Below those that the kernel gives out, of which a Ray that is starting takes hundreds."""
+    while True:
+        port = random.randrange(15000, 32000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
