@@ -8,8 +8,8 @@ from contextlib import suppress
 
 
 def free_port() -> int:
-    """Below those that the kernel gives out, of which a Ray that is starting takes hundreds."""
+    """Above those that ``ray start`` gives its workers, below those that the kernel gives out to Ray."""
     while True:
-        port = random.randrange(15000, 32000)
+        port = random.randrange(20000, 32000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
