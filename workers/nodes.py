@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ class Node:
         sees: whether it has the file that was asked for.
         clock: seconds by which its clock is ahead of the driver's, good to half the time that the answer took.
         devices: GPUs that Ray counts there.
+        lacks: the folders that were asked for and are not there.
+        faults: what is wrong with its Python, its packages and its GPUs: ``warn`` or ``fail``, and what it is.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Node:
     sees: bool
     clock: float
     devices: int
+    lacks: tuple[str, ...] = ()
+    faults: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager
@@ -60,29 +64,48 @@ def require_shared(folder: Path) -> None:
         )
 
 
-def ask_nodes(file: Path) -> list[Node]:
-    """Of the cluster that Ray has joined; ``file`` was written by the driver."""
+def ask_nodes(file: Path, folders: Sequence[Path] = (), device: str | None = None) -> list[Node]:
+    """Of the cluster that Ray has joined.
+
+    Args:
+        file: the driver wrote it.
+        folders: that the nodes need too.
+        device: ``trainer.device``, to look at Python, packages and GPUs for it; they are left alone without.
+    """
 
     def look(path: str) -> tuple[str, bool, float]:
         # Network file systems keep what they know of a folder; listing it asks again.
         os.listdir(Path(path).parent) if Path(path).parent.is_dir() else []
         return socket.gethostname(), Path(path).is_file(), time.time()
 
-    remote = ray.remote(num_cpus=0)(look)
+    def look_closer(paths: Sequence[str], device: str | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        lacks = tuple(path for path in paths if not Path(path).is_dir())
+        if device is None:
+            return lacks, ()
+        try:
+            from longshort.doctor.machine import faults_of_this_node
+        except ImportError as error:
+            return lacks, (("fail", f"the project cannot be imported ({error})"),)
+        return lacks, faults_of_this_node(device)
+
+    remote, more = ray.remote(num_cpus=0)(look), ray.remote(num_cpus=0)(look_closer)
+    names = [str(folder) for folder in folders]
     nodes = []
     for each in ray.nodes():
         if not each["Alive"]:
             continue
         devices = int(each["Resources"].get("GPU", 0))
-        placed = remote.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(each["NodeID"], soft=False), max_retries=0
-        )
+        where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(each["NodeID"], soft=False), "max_retries": 0}
+        placed = remote.options(**where)
         # The first call starts a process, the second is timed.
         try:
             ray.get(placed.remote(str(file)), timeout=PATIENCE_S)
             asked = time.time()
             name, sees, theirs = ray.get(placed.remote(str(file)), timeout=PATIENCE_S)
-            nodes.append(Node(name, True, sees, theirs - (asked + time.time()) / 2, devices))
+            clock = theirs - (asked + time.time()) / 2
+            # A node without devices gets no part of a policy.
+            has = more.options(**where).remote(names, device if devices else None)
+            nodes.append(Node(name, True, sees, clock, devices, *ray.get(has, timeout=PATIENCE_S)))
         except (ray.exceptions.RayError, TimeoutError):
             nodes.append(Node(each["NodeManagerAddress"], False, False, 0.0, devices))
     return nodes

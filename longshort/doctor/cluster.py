@@ -18,7 +18,10 @@ CLOCK_S = 2.0
 
 
 def check_cluster(config: DictConfig, needed: int) -> list[Check]:
-    """Join the cluster of ``RAY_ADDRESS`` and ask every node; ``needed`` GPUs of all nodes together."""
+    """Join the cluster of ``RAY_ADDRESS`` and ask every node; ``needed`` GPUs of all nodes together.
+
+    Models that are folders here have to be folders there.
+    """
     from ray.exceptions import RayError
 
     from workers import team
@@ -29,7 +32,7 @@ def check_cluster(config: DictConfig, needed: int) -> list[Check]:
         with seen_file(folder) as file:
             try:
                 team.start_ray(config)
-                return judge(ask_nodes(file), folder, needed)
+                return judge(ask_nodes(file, _models(config), config.trainer.device), folder, needed)
             except (OSError, RuntimeError, ValueError, RayError) as error:
                 found = f"cannot be asked ({' '.join(str(error).split())[:200]})"
                 remedy = "`ray status` on its head; RAY_ADDRESS and the token must be the cluster's"
@@ -45,6 +48,9 @@ def judge(nodes: Sequence[Node], folder: Path, needed: int) -> list[Check]:
     """Of what nodes said."""
     silent = [node.name for node in nodes if not node.answers]
     blind = [node.name for node in nodes if node.answers and not node.sees]
+    lacking = [f"{' and '.join(node.lacks)} by {node.name}" for node in nodes if node.lacks and node.devices]
+    faulty = [f"{what} on {node.name}" for node in nodes for _, what in node.faults]
+    only_warns = faulty and all(level == Level.WARN.value for node in nodes for level, _ in node.faults)
     skewed = [f"{node.name} by {node.clock:+.1f} s" for node in nodes if abs(node.clock) > CLOCK_S]
     devices = sum(node.devices for node in nodes)
     return [
@@ -56,6 +62,15 @@ def judge(nodes: Sequence[Node], folder: Path, needed: int) -> list[Check]:
             f"{folder} is not seen by",
             "put trainer.default_local_dir on a file system that every node mounts",
         ),
+        _check("models", lacking, "all have them", "not seen:", "put them on a file system that every node mounts"),
+        _check(
+            "packages of the nodes",
+            faulty,
+            "as pinned",
+            "",
+            "run `longshort doctor` there, it says what to do",
+            Level.WARN if only_warns else Level.FAIL,
+        ),
         _check("clocks", skewed, f"within {CLOCK_S:g} s", "differs from here:", "start NTP or chrony on them"),
         Check(
             "devices of the cluster",
@@ -66,7 +81,12 @@ def judge(nodes: Sequence[Node], folder: Path, needed: int) -> list[Check]:
     ]
 
 
-def _check(name: str, wrong: Sequence[str], fine: str, words: str, remedy: str) -> Check:
+def _models(config: DictConfig) -> list[Path]:
+    paths = {Path(policy.model.path or "").expanduser() for policy in config.policies.values()}
+    return sorted(path.absolute() for path in paths if str(path) != "." and path.is_dir())
+
+
+def _check(name: str, wrong: Sequence[str], fine: str, words: str, remedy: str, level: Level = Level.FAIL) -> Check:
     if not wrong:
         return Check(name, Level.OK, fine)
-    return Check(name, Level.FAIL, f"{words} {', '.join(wrong)}", remedy)
+    return Check(name, level, f"{words} {'; '.join(wrong)}".strip(), remedy)

@@ -44,13 +44,16 @@ class Gpu:
 
 def find_gpus() -> list[Gpu]:
     """What nvidia-smi lists of the devices that ``CUDA_VISIBLE_DEVICES`` leaves; none where there is no driver."""
+    return read_gpus(_nvidia_smi(), os.environ.get(VISIBLE))
+
+
+def _nvidia_smi() -> list[str]:
     fields = "index,uuid,name,memory.total,memory.used,driver_version"
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return []
-    return read_gpus(lines, os.environ.get(VISIBLE))
 
 
 def read_gpus(lines: Sequence[str], visible: str | None) -> list[Gpu]:
@@ -164,6 +167,15 @@ def check_gpus(device: str, needed: int, gpus: Sequence[Gpu]) -> list[Check]:
     if nccl is None:
         return [*checks, Check("NCCL", Level.FAIL, "this torch has none", "install the torch of the extra gpu")]
     return [*checks, Check("NCCL", Level.OK, nccl)]
+
+
+def faults_of_this_node(device: str) -> tuple[tuple[str, str], ...]:
+    """What is wrong with Python, packages and GPUs of a node that is asked from afar: how bad it is, and what it is."""
+    checks = [check_python(), *check_packages(device)]
+    # Ray hides the devices of a node from a task that asks for none, and so CUDA cannot be asked.
+    if device != "cpu" and not _nvidia_smi():
+        checks.append(Check("GPU", Level.FAIL, "nvidia-smi lists none"))
+    return tuple((check.level.value, f"{check.name} {check.found}") for check in checks if check.level is not Level.OK)
 
 
 def check_ports(environment: Mapping[str, str]) -> list[Check]:

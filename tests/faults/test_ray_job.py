@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -88,6 +89,15 @@ def test_a_job_that_asks_for_more_than_the_cluster_has_says_so_and_its_exit_code
     assert process.returncode == 2, output[-3000:]
     assert "trainer.nnodes=4" in output
     assert "Traceback" not in output
+
+
+def test_the_doctor_asks_the_nodes_of_the_cluster(cluster: dict[str, str], tmp_path: Path) -> None:
+    process = submit(cluster, "doctor", "trainer.logger=[]", f"trainer.default_local_dir={tmp_path / 'run'}")
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == 0, output[-3000:]
+    found = {name: re.search(rf"(\w+) +{name} +(.*)", output) for name in ("nodes", "models", "packages of the nodes")}
+    assert {name: line and line[1] for name, line in found.items()} == dict.fromkeys(found, "ok"), output[-3000:]
+    assert not list((tmp_path / "run").iterdir()), "what the nodes looked for is gone"
 
 
 def test_a_job_is_stopped_and_the_same_command_goes_on_to_the_end(cluster: dict[str, str], tmp_path: Path) -> None:

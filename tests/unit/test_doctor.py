@@ -264,13 +264,41 @@ def test_wandb_without_a_login_fails_only_where_it_is_asked_for(
 def test_nodes_are_judged_by_what_they_say(tmp_path: Path) -> None:
     good = Node("a", True, True, 0.1, 8)
     assert set(levels(judge([good, good], tmp_path, 16)).values()) == {"ok"}
-    bad = [good, Node("b", False, False, 0.0, 8), Node("c", True, False, -30.0, 8)]
+    bad = [good, Node("b", False, False, 0.0, 8), Node("c", True, False, -30.0, 8, ("/m",), (("fail", "torch"),))]
     checks = {check.name: check for check in judge(bad, tmp_path, 32)}
     assert {check.level.value for check in checks.values()} == {"fail"}
     assert checks["nodes"].found == "no answer from b"
     assert checks["shared folder"].found == f"{tmp_path} is not seen by c"
     assert checks["clocks"].found == "differs from here: c by -30.0 s"
     assert "asks for 32" in checks["devices of the cluster"].remedy
+
+
+def test_nodes_that_lack_a_model_or_a_package_are_named(tmp_path: Path) -> None:
+    old, bare = ("warn", "package vllm 0.1"), ("fail", "GPU nvidia-smi lists none")
+    nodes = [
+        Node("a", True, True, 0.0, 8, faults=(old,)),
+        Node("b", True, True, 0.0, 8, lacks=("/m/long", "/m/short")),
+        # A head without devices gets no part of a policy.
+        Node("c", True, True, 0.0, 0, lacks=("/m/long",)),
+    ]
+    checks = {check.name: check for check in judge(nodes, tmp_path, 16)}
+    assert checks["models"].found == "not seen: /m/long and /m/short by b"
+    assert checks["models"].level is Level.FAIL
+    assert (checks["packages of the nodes"].level, checks["packages of the nodes"].found) == (
+        Level.WARN,
+        "package vllm 0.1 on a",
+    )
+    worse = judge([*nodes, Node("d", True, True, 0.0, 8, faults=(old, bare))], tmp_path, 16)
+    assert levels(worse)["packages of the nodes"] == "fail"
+
+
+def test_a_node_asked_from_afar_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_nvidia_smi", list)
+    monkeypatch.setattr(
+        machine, "check_packages", lambda device: [Check("package a", Level.WARN, "0.1"), Check("b", Level.OK, "1")]
+    )
+    assert machine.faults_of_this_node("cpu") == (("warn", "package a 0.1"),)
+    assert machine.faults_of_this_node("cuda")[1:] == (("fail", "GPU nvidia-smi lists none"),)
 
 
 def test_the_doctor_prints_a_table_and_its_exit_code_is_one_where_something_fails(
