@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # A busy node answers late.
 PATIENCE_S = 60.0
+Faults = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Node:
         clock: seconds by which its clock is ahead of the driver's, good to half the time that the answer took.
         devices: GPUs that Ray counts there.
         lacks: the folders that were asked for and are not there.
-        faults: what is wrong with its Python, its packages and its GPUs: ``warn`` or ``fail``, and what it is.
+        faults: what is wrong with it: ``warn`` or ``fail``, and what it is.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Node:
     clock: float
     devices: int
     lacks: tuple[str, ...] = ()
-    faults: tuple[tuple[str, str], ...] = ()
+    faults: Faults = ()
 
 
 @contextmanager
@@ -64,13 +65,13 @@ def require_shared(folder: Path) -> None:
         )
 
 
-def ask_nodes(file: Path, folders: Sequence[Path] = (), device: str | None = None) -> list[Node]:
+def ask_nodes(file: Path, folders: Sequence[Path] = (), examine: Callable[[], Faults] = tuple) -> list[Node]:
     """Of the cluster that Ray has joined.
 
     Args:
         file: the driver wrote it.
         folders: that the nodes need too.
-        device: ``trainer.device``, to look at Python, packages and GPUs for it; they are left alone without.
+        examine: what is wrong with a node with devices, called there.
     """
 
     def look(path: str) -> tuple[str, bool, float]:
@@ -78,17 +79,10 @@ def ask_nodes(file: Path, folders: Sequence[Path] = (), device: str | None = Non
         os.listdir(Path(path).parent) if Path(path).parent.is_dir() else []
         return socket.gethostname(), Path(path).is_file(), time.time()
 
-    def look_closer(paths: Sequence[str], device: str | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-        lacks = tuple(path for path in paths if not Path(path).is_dir())
-        if device is None:
-            return lacks, ()
-        try:
-            from longshort.doctor.machine import faults_of_this_node
-        except ImportError as error:
-            return lacks, (("fail", f"the project cannot be imported ({error})"),)
-        return lacks, faults_of_this_node(device)
+    def look_closer(paths: Sequence[str]) -> tuple[tuple[str, ...], Faults]:
+        return tuple(path for path in paths if not Path(path).is_dir()), examine()
 
-    remote, more = ray.remote(num_cpus=0)(look), ray.remote(num_cpus=0)(look_closer)
+    remote, closer = ray.remote(num_cpus=0)(look), ray.remote(num_cpus=0)(look_closer)
     names = [str(folder) for folder in folders]
     nodes = []
     for each in ray.nodes():
@@ -103,9 +97,16 @@ def ask_nodes(file: Path, folders: Sequence[Path] = (), device: str | None = Non
             asked = time.time()
             name, sees, theirs = ray.get(placed.remote(str(file)), timeout=PATIENCE_S)
             clock = theirs - (asked + time.time()) / 2
-            # A node without devices gets no part of a policy.
-            has = more.options(**where).remote(names, device if devices else None)
-            nodes.append(Node(name, True, sees, clock, devices, *ray.get(has, timeout=PATIENCE_S)))
         except (ray.exceptions.RayError, TimeoutError):
             nodes.append(Node(each["NodeManagerAddress"], False, False, 0.0, devices))
+            continue
+        lacks: tuple[str, ...] = ()
+        faults: Faults = ()
+        # A node without devices gets no part of a policy.
+        if devices:
+            try:
+                lacks, faults = ray.get(closer.options(**where).remote(names), timeout=PATIENCE_S)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                faults = (("fail", f"it cannot run the project ({str(error).strip().splitlines()[-1]})"),)
+        nodes.append(Node(name, True, sees, clock, devices, lacks, faults))
     return nodes

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from longshort.doctor.check import Check, Level
+from longshort.doctor.machine import faults_of_this_node
 
 if TYPE_CHECKING:
     from workers.nodes import Node
@@ -32,7 +34,8 @@ def check_cluster(config: DictConfig, needed: int) -> list[Check]:
         with seen_file(folder) as file:
             try:
                 team.start_ray(config)
-                return judge(ask_nodes(file, _models(config), config.trainer.device), folder, needed)
+                examine = partial(faults_of_this_node, config.trainer.device)
+                return judge(ask_nodes(file, _models(config), examine), folder, needed)
             except (OSError, RuntimeError, ValueError, RayError) as error:
                 found = f"cannot be asked ({' '.join(str(error).split())[:200]})"
                 remedy = "`ray status` on its head; RAY_ADDRESS and the token must be the cluster's"
