@@ -43,13 +43,13 @@ def user_folder(root: Path | None = None) -> Path:
     """For sockets and the like, on this node; nobody else can enter it. ``root`` is by default ``TMPDIR`` or ``/tmp``.
 
     Raises:
-        PermissionError: somebody else made it.
+        ValueError: somebody else made it.
     """
     folder = (root or Path(tempfile.gettempdir())) / f"longshort-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-        raise PermissionError(f"{folder} is not a folder of yours; remove it or set TMPDIR to one that is")
+        raise ValueError(f"{folder} is not a folder of yours; remove it or set TMPDIR to one that is")
     if stat.S_IMODE(found.st_mode) != 0o700:
         folder.chmod(0o700)
     return folder
