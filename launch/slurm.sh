@@ -19,7 +19,7 @@
 #   CONTAINER       image of every node: *.sif goes to `apptainer exec`, anything else to `srun --container-image` (pyxis)
 #   MOUNTS          host:container,… for either
 #   DEVICES         devices that Ray counts on a node; by default Slurm's GPUs, else what Ray finds. CPU runs need it
-#   ADDRESS         the first node's address in the network that Ray should use
+#   ADDRESS         the first node's address in the network that Ray should use; a job of one node uses loopback
 #   TMP_ROOT        where each node keeps Ray's files; short and local, by default /tmp
 #   OBJECT_STORE    bytes of Ray's object store on a node; by default 30% of its memory
 #   NODES_WITHIN    seconds within which all nodes must join; by default 300
@@ -65,6 +65,14 @@ port=$((FIRST_PORT + job % BLOCKS * PORTS_PER_JOB))
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$temp/token RAY_USAGE_STATS_ENABLED=0
 # A node that is told to end would first offer its work to others, for 30 s, which is as long as Slurm waits.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
+
+# One node needs no network, and who is in it does not reach loopback.
+if [[ $nodes == 1 && -z ${ADDRESS:-} ]]; then
+    ADDRESS=127.0.0.1
+    # Else Ray takes the address of a network card in its place.
+    export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+    export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo}
+fi
 
 head_address() {
     local address

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.processes import processes_with
-from tests.killed_runs import SMALL, steps_of, text_of
+from tests.killed_runs import SMALL, beyond_loopback, steps_of, text_of
 from tests.local_slurm import LocalSlurm, local_slurm, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -77,6 +78,22 @@ def test_every_node_joins_with_the_jobs_own_token_and_the_exit_code_comes_back(
     assert fields["ExitCode"] == "7:0", text_of(log)[-3000:]
     assert "NODES n1 n2" in text_of(log)
     assert "MODE 0o600" in text_of(log)
+    check_nothing_is_left(job)
+
+
+def test_a_job_of_one_node_listens_on_loopback_only(slurm: LocalSlurm, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "job.log"
+    overrides = [*SMALL, "trainer.total_training_steps=3", f"trainer.default_local_dir={folder}"]
+    settings = {**SETTINGS, "DEVICES": "2"}
+    job = slurm.submit(REPOSITORY, log, "--nodes=1", SCRIPT, "train", *overrides, **settings)
+    wait_until(lambda: '"step": 1' in text_of(folder / "metrics.jsonl"), slurm, job, log)
+    # Slurm's own programs are reached by its controller.
+    numbers = [int(line.split()[0]) for line in processes_with(files_of(job)) if "srun" not in line]
+    listening = [psutil.Process(number) for number in numbers if psutil.pid_exists(number)]
+    assert {"gcs_server", "raylet"} <= {process.name() for process in listening}
+    assert not beyond_loopback(listening)
+    fields = slurm.wait(job, 300)
+    assert (fields["JobState"], fields["ExitCode"]) == ("COMPLETED", "0:0"), text_of(log)[-3000:]
     check_nothing_is_left(job)
 
 
