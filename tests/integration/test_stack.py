@@ -150,7 +150,8 @@ async def test_planted_secrets_are_in_nothing_that_run_ray_and_engines_wrote(
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     files = [f for folder in (run.folder, tmp_path, session) for f in folder.rglob("*") if f.is_file()]
     assert {"config.yaml", "manifest.json", "gcs_server.out"} <= {file.name for file in files}
-    found = {str(f): name for f in files for name, value in planted_secrets.items() if value.encode() in f.read_bytes()}
+    secrets = {**planted_secrets, "the token of this Ray": os.environ["RAY_AUTH_TOKEN"]}
+    found = {str(f): name for f in files for name, value in secrets.items() if value.encode() in f.read_bytes()}
     assert not found
 
 
