@@ -19,6 +19,10 @@ from tests.killed_runs import environment_of_a_shell
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 NODES = ("n1", "n2")
+# In any other state, as while it is sent a signal, a job goes on.
+ENDED = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+}
 CONFIG = """
 ClusterName=longshort-tests
 SlurmctldHost={host}(127.0.0.1)
@@ -90,7 +94,7 @@ class LocalSlurm:
     def wait(self, job: str, timeout_s: float) -> dict[str, str]:
         """Until it is over; its fields then."""
         deadline = time.monotonic() + timeout_s
-        while (fields := self.fields(job))["JobState"] in {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"}:
+        while (fields := self.fields(job))["JobState"] not in ENDED:
             assert time.monotonic() < deadline, f"job {job} is still {fields['JobState']}"
             time.sleep(1)
         return fields

@@ -18,14 +18,13 @@ import pytest
 
 from tests.faults.processes import processes_with
 from tests.killed_runs import SMALL, beyond_loopback, steps_of, text_of
-from tests.local_slurm import LocalSlurm, local_slurm, why_not
+from tests.local_slurm import ENDED, LocalSlurm, local_slurm, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = "launch/slurm.sh"
 SETTINGS = {"VENV": str(Path(sys.prefix)), "DEVICES": "1", "OBJECT_STORE": "200000000", "OMP_NUM_THREADS": "1"}
-GOING_ON = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING"}
 SHOW_CLUSTER = """
 import os, sys
 from pathlib import Path
@@ -62,7 +61,7 @@ def wait_until(reached: Callable[[], bool], slurm: LocalSlurm, job: str, log: Pa
     """While the job goes on."""
     deadline = time.monotonic() + 300
     while not reached():
-        assert slurm.fields(job)["JobState"] in GOING_ON, text_of(log)[-3000:]
+        assert slurm.fields(job)["JobState"] not in ENDED, text_of(log)[-3000:]
         assert time.monotonic() < deadline, text_of(log)[-3000:]
         time.sleep(0.1)
 
