@@ -95,8 +95,8 @@ def test_the_doctor_asks_the_nodes_of_the_cluster(cluster: dict[str, str], tmp_p
     process = submit(cluster, "doctor", "trainer.logger=[]", f"trainer.default_local_dir={tmp_path / 'run'}")
     output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output[-3000:]
-    found = {name: re.search(rf"(\w+) +{name} +(.*)", output) for name in ("nodes", "models", "packages of the nodes")}
-    assert {name: line and line[1] for name, line in found.items()} == dict.fromkeys(found, "ok"), output[-3000:]
+    for name in ("nodes", "models", "packages of the nodes"):
+        assert re.search(rf"\bok +{name} ", output), output[-3000:]
     assert not list((tmp_path / "run").iterdir()), "what the nodes looked for is gone"
 
 
