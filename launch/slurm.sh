@@ -78,7 +78,7 @@ head_address() {
     local address
     address=${ADDRESS:-$(getent ahostsv4 "$(hostname)" | awk '{print $1; exit}')}
     # Debian gives a host's own name a loopback address, which no other node can reach.
-    if [[ $nodes -gt 1 && $address == 127.* && -z ${ADDRESS:-} ]]; then address=$(hostname -I | awk '{print $1}'); fi
+    if [[ $address == 127.* && -z ${ADDRESS:-} ]]; then address=$(hostname -I | awk '{print $1}'); fi
     printf '%s' "$address"
 }
 if $dry_run; then address=${ADDRESS:-ADDRESS-OF-$head}; else address=$(head_address); fi

@@ -86,6 +86,9 @@ def _sources(run: Path, config: DictConfig, step: int | None) -> tuple[dict[str,
     for role in config.policies:
         steps[role] = _step_of(run, role, rounds, step)
         sources[role] = _source(run, role, steps[role], str(config.policies[role].model.path))
+    # Both models are mostly of one checkpoint, which is read once.
+    for each in {each for each in steps.values() if each is not None}:
+        checkpoints.require(checkpoints.folder_of(run, each), checksums=True, otherwise="choose another with --step")
     return sources, steps
 
 
@@ -107,7 +110,6 @@ def _source(run: Path, role: str, step: int | None, began_with: str) -> Path:
             f"{folder} is missing, and the run's {RECORD} says that {role} has its weights; bring it back from a copy, "
             "or choose another checkpoint with --step"
         )
-    checkpoints.require(checkpoints.folder_of(run, step), checksums=True, otherwise="choose another with --step")
     return folder
 
 

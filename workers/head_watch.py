@@ -74,8 +74,6 @@ class _Held:
 
 def watch(everything: Sequence[_Held], driver: int) -> None:
     """Until ``driver``, the end of a pipe that it holds, is closed, or one of ``everything`` is gone."""
-    for each in everything:
-        each.connect()
     while True:
         sources: list[socket.socket | int] = [each.socket for each in everything if each.socket is not None]
         patience = None if len(sources) == len(everything) else PAUSE_S

@@ -65,12 +65,12 @@ def require_shared(folder: Path) -> None:
         )
 
 
-def ask_nodes(file: Path, folders: Sequence[Path] = (), examine: Callable[[], Faults] = tuple) -> list[Node]:
+def ask_nodes(file: Path, folders: Sequence[Path] = (), examine: Callable[[], Faults] | None = None) -> list[Node]:
     """Of the cluster that Ray has joined.
 
     Args:
         file: the driver wrote it.
-        folders: that the nodes need too.
+        folders: that nodes with devices need too, looked for where they are examined.
         examine: what is wrong with a node with devices, called there.
     """
 
@@ -80,7 +80,7 @@ def ask_nodes(file: Path, folders: Sequence[Path] = (), examine: Callable[[], Fa
         return socket.gethostname(), Path(path).is_file(), time.time()
 
     def look_closer(paths: Sequence[str]) -> tuple[tuple[str, ...], Faults]:
-        return tuple(path for path in paths if not Path(path).is_dir()), examine()
+        return tuple(path for path in paths if not Path(path).is_dir()), examine() if examine else ()
 
     remote, closer = ray.remote(num_cpus=0)(look), ray.remote(num_cpus=0)(look_closer)
     names = [str(folder) for folder in folders]
@@ -103,7 +103,7 @@ def ask_nodes(file: Path, folders: Sequence[Path] = (), examine: Callable[[], Fa
         lacks: tuple[str, ...] = ()
         faults: Faults = ()
         # A node without devices gets no part of a policy.
-        if devices:
+        if devices and examine:
             try:
                 lacks, faults = ray.get(closer.options(**where).remote(names), timeout=PATIENCE_S)
             except (ray.exceptions.RayError, TimeoutError) as error:

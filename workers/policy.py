@@ -266,10 +266,9 @@ class RayPolicy:
 
 
 def _reason(error: RayError) -> str:
-    """Its first line; of a task, the first line of what it raised and its type."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    first = (str(cause).strip() or "no message").splitlines()[0]
-    return f"{type(cause).__name__}: {first}" if cause is not error else first
+    """Its first line; of a task, with the type of what it raised."""
+    first = rollout.first_line(error)
+    return f"{type(error.cause).__name__}: {first}" if isinstance(error, RayTaskError) else first
 
 
 def _get(method: Any, *args: Any) -> Any:

@@ -156,7 +156,13 @@ def died(policy: str, error: RayError) -> EngineDiedError:
     """What Ray says of a call to an engine's server, as the death of the engine."""
     if core_ended(error):
         return EngineDiedError(policy, "vLLM's engine core ended")
-    return EngineDiedError(policy, str(error.cause if isinstance(error, RayTaskError) else error).splitlines()[0])
+    return EngineDiedError(policy, first_line(error))
+
+
+def first_line(error: RayError) -> str:
+    """Of what a task raised, or of what Ray says."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return (str(cause).strip() or "no message").splitlines()[0]
 
 
 def make_replicas(policy: str, config: DictConfig, n_gpus_per_node: int, nnodes: int) -> list[PolicyReplica]:

@@ -63,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (folder / ".rayignore").is_file():
         sys.stderr.write(f"{folder} has no .rayignore, so everything in it would travel; submit from the repository\n")
         return 1
-    files = files_that_travel(folder)
     try:
         refuse_secrets(options.words)
+        files = files_that_travel(folder)
         check_size(files)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")

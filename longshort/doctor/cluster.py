@@ -85,8 +85,8 @@ def judge(nodes: Sequence[Node], folder: Path, needed: int) -> list[Check]:
 
 
 def _models(config: DictConfig) -> list[Path]:
-    paths = {Path(policy.model.path or "").expanduser() for policy in config.policies.values()}
-    return sorted(path.absolute() for path in paths if str(path) != "." and path.is_dir())
+    paths = {Path(each.model.path).expanduser() for each in config.policies.values() if each.model.path}
+    return sorted(path.absolute() for path in paths if path.is_dir())
 
 
 def _check(name: str, wrong: Sequence[str], fine: str, words: str, remedy: str, level: Level = Level.FAIL) -> Check:
