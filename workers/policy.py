@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import ray
 from omegaconf import DictConfig, OmegaConf
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from tensordict import TensorDict
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
 from verl.utils import tensordict_utils as tu
@@ -262,6 +262,9 @@ class RayPolicy:
             log.error("%s", error)
             raise WorkerRaisedError(self.name, _reason(error)) from error
         except RayError as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                log.error("%s", error)
+                raise WorkerRaisedError(self.name, _reason(error)) from error
             raise WorkerDiedError(self.name, _reason(error)) from error
 
 

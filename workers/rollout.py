@@ -160,7 +160,9 @@ def died(policy: str, error: RayError) -> EngineDiedError:
 
 
 def first_line(error: RayError) -> str:
-    """Of what a task raised, or of what Ray says."""
+    """Of what a task raised, or of what Ray says; where an actor's constructor raised, the last of its traceback."""
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return str(error).strip().splitlines()[-1]
     cause = error.cause if isinstance(error, RayTaskError) else error
     return (str(cause).strip() or "no message").splitlines()[0]
 

@@ -11,12 +11,15 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
+import torch
 
 from longshort import checkpoints
 from longshort.episode import View
@@ -24,6 +27,7 @@ from longshort.generation import SamplingParams
 from longshort.policy import Policy, Sample
 from longshort.run import Run
 from tests.killed_runs import engine_cores
+from workers import process_group
 from workers.errors import EngineDiedError, WorkerRaisedError
 from workers.naming import run_id
 from workers.node_processes import on_every_node
@@ -126,9 +130,48 @@ async def test_an_error_of_a_trainer_names_its_policy_and_what_it_was(run: Run) 
         await policy._call("load_policy", 3)
 
 
-async def test_other_users_of_the_machine_reach_neither_rays_files_nor_its_ports(run: Run) -> None:
-    import ray
+@ray.remote
+class Broken:
+    def __init__(self) -> None:
+        raise OSError("Address already in use")
 
+    def ready(self) -> None: ...
+
+
+async def test_so_does_one_of_its_constructor(run: Run) -> None:
+    policy = run.trainer.policies["short"]
+    assert isinstance(policy, RayPolicy)
+    message = "^a training worker of policy 'short' failed: OSError: Address already in use$"
+    with pytest.raises(WorkerRaisedError, match=message):
+        await policy._ask(lambda: ray.get(Broken.options(num_cpus=0).remote().ready.remote()))
+
+
+@ray.remote
+class Rank:
+    def __init__(self, rank: int, port: int) -> None:
+        self.rank = rank
+        group = {"RANK": rank, "WORLD_SIZE": 2, "WG_PREFIX": "met", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in group.items()})
+
+    def meet(self) -> float:
+        process_group.join("cpu")
+        total = torch.tensor([self.rank + 1.0])
+        torch.distributed.all_reduce(total)
+        return total.item()
+
+
+async def test_ranks_meet_where_their_port_was_taken_meanwhile(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ranks = [Rank.options(num_cpus=0).remote(rank, port) for rank in range(2)]
+        assert await asyncio.gather(*[rank.meet.remote() for rank in ranks]) == [3.0, 3.0]
+        for rank in ranks:
+            ray.kill(rank)
+
+
+async def test_other_users_of_the_machine_reach_neither_rays_files_nor_its_ports(run: Run) -> None:
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     above = [folder for folder in session.parents if folder.stat().st_mode & 0o077 == 0]
     assert above and session.stat().st_uid == above[-1].stat().st_uid == os.getuid()
@@ -144,8 +187,6 @@ async def test_other_users_of_the_machine_reach_neither_rays_files_nor_its_ports
 async def test_planted_secrets_are_in_nothing_that_run_ray_and_engines_wrote(
     run: Run, planted_secrets: dict[str, str], tmp_path: Path
 ) -> None:
-    import ray
-
     await checkpoints.save(tmp_path, 1, run.learners, {})
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     files = [f for folder in (run.folder, tmp_path, session) for f in folder.rglob("*") if f.is_file()]
@@ -156,7 +197,6 @@ async def test_planted_secrets_are_in_nothing_that_run_ray_and_engines_wrote(
 
 
 async def test_a_saved_policy_loads_in_transformers_and_back_into_the_actor(run: Run, tmp_path: Path) -> None:
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     played = await run.trainer.player.play(run.trainer.order.take(1), 4, run.trainer.settings.sampling)
