@@ -14,7 +14,7 @@ from tests.killed_runs import SMALL, beyond_loopback, children_of, left_behind, 
 def test_a_run_listens_on_loopback_only_and_sigterm_ends_it_with_143_and_all_it_started(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = start(folder, "local", [*SMALL, "trainer.total_training_steps=1000"])
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while '"step": 2' not in text_of(folder / "metrics.jsonl"):
         assert run.poll() is None and time.monotonic() < deadline, text_of(tmp_path / "run.log")[-3000:]
         time.sleep(0.2)

@@ -73,7 +73,7 @@ def test_every_node_joins_with_the_jobs_own_token_and_the_exit_code_comes_back(
     program.write_text(SHOW_CLUSTER)
     log = tmp_path / "job.log"
     job = slurm.submit(REPOSITORY, log, "--nodes=2", SCRIPT, PROGRAM=f"python {program}", **SETTINGS)
-    fields = slurm.wait(job, 150)
+    fields = slurm.wait(job, 300)
     assert fields["ExitCode"] == "7:0", text_of(log)[-3000:]
     assert "NODES n1 n2" in text_of(log)
     assert "MODE 0o600" in text_of(log)
@@ -91,7 +91,7 @@ def test_a_job_of_one_node_listens_on_loopback_only(slurm: LocalSlurm, tmp_path:
     listening = [psutil.Process(number) for number in numbers if psutil.pid_exists(number)]
     assert {"gcs_server", "raylet"} <= {process.name() for process in listening}
     assert not beyond_loopback(listening)
-    fields = slurm.wait(job, 300)
+    fields = slurm.wait(job, 600)
     assert (fields["JobState"], fields["ExitCode"]) == ("COMPLETED", "0:0"), text_of(log)[-3000:]
     check_nothing_is_left(job)
 
@@ -108,7 +108,7 @@ def test_a_run_that_is_asked_to_stop_saves_requeues_itself_and_goes_on(slurm: Lo
     assert len(processes_with(files_of(job))) > 8, "two nodes, two engines, two trainers and the run itself"
     # As --signal=B:USR1@… has it sent ahead of the time limit.
     subprocess.run(["scancel", "--batch", "--signal=USR1", job], env=slurm.environment, check=True)
-    fields = slurm.wait(job, 300)
+    fields = slurm.wait(job, 600)
     assert (fields["JobState"], fields["ExitCode"]) == ("COMPLETED", "0:0"), text_of(log)[-3000:]
     assert fields["Restarts"] == "1"
     assert "as asked" in text_of(log)
@@ -138,7 +138,7 @@ def test_ahead_of_its_time_limit_a_run_requeues_itself_and_goes_on_with_the_same
     before = len(steps_of(folder))
     wait_until(lambda: len(steps_of(folder)) > before, slurm, job, log)
     subprocess.run(["scancel", job], env=slurm.environment, check=True)
-    fields = slurm.wait(job, 100)
+    fields = slurm.wait(job, 200)
     assert (fields["JobState"], fields["Restarts"]) == ("CANCELLED", "1"), text_of(log)[-3000:]
     lines = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(1, len(lines) + 1)), "no step is lost, and none is taken twice"

@@ -52,7 +52,7 @@ def training(
 
 def wait_for_step(step: int, run: subprocess.Popen[bytes], folder: Path) -> None:
     """While the run goes on."""
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 600
     while f'"step": {step},' not in text_of(folder / "metrics.jsonl"):
         log = folder.parent / f"{folder.name}.log"
         assert run.poll() is None and time.monotonic() < deadline, text_of(log)[-3000:]
