@@ -25,7 +25,7 @@ def join(device: str) -> None:
         return
     backend = "gloo" if device == "cpu" else f"cpu:gloo,{device}:{get_nccl_backend()}"
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    # The port that verl drew listens to nobody; it tells the groups of a job apart.
+    # Nobody listens at the port that verl drew, which only tells the groups of a job apart.
     key = "/".join([ray.get_runtime_context().get_job_id(), os.environ["WG_PREFIX"], os.environ["MASTER_PORT"]])
     host = os.environ["MASTER_ADDR"].strip("[]")
     store = _listen(host, key) if rank == 0 else torch.distributed.TCPStore(host, _port(key), is_master=False)
