@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import ray
 from omegaconf import DictConfig, OmegaConf
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from tensordict import TensorDict
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
 from verl.utils import tensordict_utils as tu
@@ -256,22 +256,19 @@ class RayPolicy:
     async def _ask(self, call: Callable[[], Result]) -> Result:
         try:
             return await in_thread(call, f"{RAY_CALLS} calls of {self.name}")
-        except RayTaskError as error:
-            if isinstance(error.cause, OSError):
-                raise  # who saves or loads has an answer to it
-            log.error("%s", error)
-            raise WorkerRaisedError(self.name, _reason(error)) from error
         except RayError as error:
-            if isinstance(error, RayActorError) and error.actor_init_failed:
+            if isinstance(error, RayTaskError) and isinstance(error.cause, OSError):
+                raise  # who saves or loads has an answer to it
+            if isinstance(error, RayTaskError) or rollout.in_constructor(error):
                 log.error("%s", error)
                 raise WorkerRaisedError(self.name, _reason(error)) from error
             raise WorkerDiedError(self.name, _reason(error)) from error
 
 
 def _reason(error: RayError) -> str:
-    """Its first line; of a task, with the type of what it raised."""
-    first = rollout.first_line(error)
-    return f"{type(error.cause).__name__}: {first}" if isinstance(error, RayTaskError) else first
+    """In one line; of a task, with the type of what it raised."""
+    line = rollout.one_line(error)
+    return f"{type(error.cause).__name__}: {line}" if isinstance(error, RayTaskError) else line
 
 
 def _get(method: Any, *args: Any) -> Any:

@@ -156,12 +156,17 @@ def died(policy: str, error: RayError) -> EngineDiedError:
     """What Ray says of a call to an engine's server, as the death of the engine."""
     if core_ended(error):
         return EngineDiedError(policy, "vLLM's engine core ended")
-    return EngineDiedError(policy, first_line(error))
+    return EngineDiedError(policy, one_line(error))
 
 
-def first_line(error: RayError) -> str:
-    """Of what a task raised, or of what Ray says; where an actor's constructor raised, the last of its traceback."""
-    if isinstance(error, RayActorError) and error.actor_init_failed:
+def in_constructor(error: RayError) -> bool:
+    """Whether an actor's constructor raised, of which Ray keeps the text only."""
+    return isinstance(error, RayActorError) and error.actor_init_failed
+
+
+def one_line(error: RayError) -> str:
+    """Of what a task raised, or of what Ray says; the last of the traceback where it was a constructor."""
+    if in_constructor(error):
         return str(error).strip().splitlines()[-1]
     cause = error.cause if isinstance(error, RayTaskError) else error
     return (str(cause).strip() or "no message").splitlines()[0]
