@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 from fakes import play
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from longshort.config import build_config
@@ -67,6 +70,26 @@ def conversation(thinking: str, answer: str = "5", key: str = "p0") -> Episode:
 )
 def test_reflection_is_counted_by_the_longest_phrase_that_fits(text: str, counted: dict[str, int]) -> None:
     assert count_phrases(text, REFLECTION) == counted
+
+
+PIECES = ("wait", "But", " ", "a", "ha", "x", "再", "再想想", "想想")
+PHRASES = {"en": ("wait", "aha", "but wait"), "zh": ("想想", "再想想")}
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
+def test_at_every_place_the_longest_phrase_that_fits_is_counted(text: str) -> None:
+    def fits(phrase: str, start: int) -> bool:
+        around = f" {text} "[start] + f" {text} "[start + len(phrase) + 1 :][:1]
+        whole = not phrase.isascii() or not any(each.isascii() and each.isalpha() for each in around)
+        return text.lower().startswith(phrase, start) and whole
+
+    counted: Counter[str] = Counter()
+    start = 0
+    while start < len(text):
+        fitting = [phrase for found in PHRASES.values() for phrase in found if fits(phrase, start)]
+        counted.update(fitting and [max(fitting, key=len)])
+        start += max(map(len, fitting), default=1)
+    assert count_phrases(text, PHRASES) == counted
 
 
 def test_moments_of_rethinking_are_found_in_both_languages() -> None:

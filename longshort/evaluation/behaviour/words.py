@@ -121,16 +121,22 @@ def numbers_of_texts(conversations: Sequence[tuple[str, int]]) -> dict[str, Any]
 @lru_cache
 def _pattern(phrases: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[re.Pattern[str], tuple[str, ...]]:
     """A group for each phrase, and the phrases in the order of their groups."""
-    found = sorted(((phrase, language) for language, some in phrases for phrase in some), key=lambda x: -len(x[0]))
-    groups = (f"({_english(phrase) if language == 'en' else _chinese(phrase)})" for phrase, language in found)
-    return re.compile("|".join(groups), re.IGNORECASE), tuple(phrase for phrase, _ in found)
+    longest = [(language, sorted(found, key=len, reverse=True)) for language, found in phrases]
+    pattern = "|".join(_english(found) if language == "en" else _chinese(found) for language, found in longest)
+    return re.compile(pattern, re.IGNORECASE), tuple(phrase for _, found in longest for phrase in found)
 
 
-def _english(phrase: str) -> str:
+def _english(phrases: Sequence[str]) -> str:
+    words = [r"(?u:\s+)".join(re.escape(p).replace("'", "['\u2019]") for p in phrase.split()) for phrase in phrases]
     # As ASCII, for an i is also a dotless one otherwise, and a Chinese character a letter of the word beside it.
-    words = r"(?u:\s+)".join(re.escape(part).replace("'", "['\u2019]") for part in phrase.split())
-    return rf"(?a:(?<![a-z]){words}(?![a-z]))"
+    return rf"(?a:(?<![a-z]){_any(phrases, words)}(?![a-z]))"
 
 
-def _chinese(phrase: str) -> str:
-    return _WITHIN.get(phrase, re.escape(phrase))
+def _chinese(phrases: Sequence[str]) -> str:
+    return _any(phrases, [_WITHIN.get(phrase, re.escape(phrase)) for phrase in phrases])
+
+
+def _any(phrases: Sequence[str], patterns: Sequence[str]) -> str:
+    # A look at the first character spares most places of a text the trial of every phrase.
+    first = re.escape("".join(sorted({phrase[0] for phrase in phrases})))
+    return f"(?=[{first}])(?:{'|'.join(f'({pattern})' for pattern in patterns)})"
