@@ -48,7 +48,7 @@ class Piece:
     ids: Ids
 
 
-class PolicyReplica:
+class EngineDeployment:
     """One engine in a process of Ray Serve's."""
 
     async def __init__(self, policy: str, arguments: Mapping[str, Any], device: str) -> None:  # type: ignore[misc]
@@ -230,7 +230,7 @@ class Cluster:
                 )
             }
         deployment = serve.deployment(
-            PolicyReplica,
+            EngineDeployment,
             name=role,
             max_ongoing_requests=MOST_REQUESTS,
             ray_actor_options={"num_cpus": 1, "num_gpus": 0 if self._device == "cpu" else devices},

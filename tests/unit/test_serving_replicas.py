@@ -11,10 +11,10 @@ import pytest
 from longshort.episode import Ids
 from longshort.generation import Completion, OnText, SamplingParams
 from workers.errors import EngineDiedError
-from workers.replicas import Piece, PolicyReplica, ServeEngines
+from workers.replicas import EngineDeployment, Piece, ServeEngines
 
 # Ray Serve awaits it.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine .PolicyReplica.__del__")
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .EngineDeployment.__del__")
 
 PARAMS = SamplingParams(max_tokens=5)
 
@@ -110,21 +110,21 @@ class FakeEngine:
 
 
 @pytest.fixture
-def replica(monkeypatch: pytest.MonkeyPatch) -> PolicyReplica:
+def replica(monkeypatch: pytest.MonkeyPatch) -> EngineDeployment:
     monkeypatch.setattr("workers.replicas.VLLMEngine", FakeEngine)
     monkeypatch.setattr("workers.replicas.configure_serving", lambda device: None)
     return asyncio.run(made())
 
 
-async def made() -> PolicyReplica:
+async def made() -> EngineDeployment:
     # As Ray Serve makes it.
-    replica = PolicyReplica.__new__(PolicyReplica)
+    replica = EngineDeployment.__new__(EngineDeployment)
     await replica.__init__("long", {}, "cpu")  # type: ignore[misc]
     return replica
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_a_replica_tells_every_token_once_and_then_the_whole(replica: PolicyReplica, live: bool) -> None:
+def test_a_replica_tells_every_token_once_and_then_the_whole(replica: EngineDeployment, live: bool) -> None:
     async def parts() -> list[Any]:
         return [part async for part in replica.stream((1, 2), PARAMS, live)]
 
@@ -134,7 +134,7 @@ def test_a_replica_tells_every_token_once_and_then_the_whole(replica: PolicyRepl
     assert "".join(piece.text for piece in pieces) == ("0 1 2 3 4 " if live else "")
 
 
-def test_a_replicas_caller_that_goes_away_ends_the_engines_request(replica: PolicyReplica) -> None:
+def test_a_replicas_caller_that_goes_away_ends_the_engines_request(replica: EngineDeployment) -> None:
     async def go_away() -> None:
         parts = replica.stream((1,), SamplingParams(5, seed=1), True)
         with pytest.raises(TimeoutError):
