@@ -1,32 +1,19 @@
-"""The plots of a report, each drawn from records and nothing else."""
+"""The plots of a report, each drawn from records and nothing else; :mod:`longshort.report.painting` paints them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, isfinite
-from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from math import ceil
 
-from longshort.drawing import BLUE, COLOURS, GREY, VERMILION, Paint, note, whole_ticks
-from longshort.evaluation.behaviour.phases import PHASES
+from longshort.drawing import COLOURS, Paint
+from longshort.report import painting
 from longshort.report.records import Measure, Run, Sample
-from longshort.report.text import one_line
 from longshort.thoughts.figures import LENGTH_HEIGHT, paint_accuracy_and_length, paint_scores, scores_height
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_MARKERS = "osD^vP"
-# Inches of a panel.
-_PANEL = 2.7
 _FEWEST_IN_HISTOGRAM = 2
 _MOST_HISTOGRAMS = 24
-_MOST_WORDS = 10
-# With more points than these in a panel, their names would hide each other.
-_MOST_NAMED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +43,7 @@ def over_rounds(runs: Sequence[Run]) -> Iterator[Plot]:
     trained = [(run, [m for m in run.measures if m.stage != "reasoner"]) for run in runs if run.record.rounds]
     shown = [(run, measures) for run, measures in trained if len(measures) > 1]
     if shown:
-        yield Plot("rounds", "Accuracy and length over rounds", 5.6, partial(_paint_rounds, shown=shown))
+        yield Plot("rounds", "Accuracy and length over rounds", 5.6, partial(painting.paint_rounds, shown=shown))
 
 
 def accuracy_by_tokens(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -68,7 +55,7 @@ def accuracy_by_tokens(runs: Sequence[Run]) -> Iterator[Plot]:
     groups = {problems: points for problems, points in groups.items() if len(points) > 1}
     if groups:
         height = 1.2 + 3.2 * ceil(len(groups) / 2) if len(groups) > 1 else 4.6
-        yield Plot("pareto", "Accuracy against tokens", height, partial(_paint_pareto, groups=groups))
+        yield Plot("pareto", "Accuracy against tokens", height, partial(painting.paint_pareto, groups=groups))
 
 
 def lengths(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -84,7 +71,7 @@ def lengths(runs: Sequence[Run]) -> Iterator[Plot]:
         title = "Lengths of right and of wrong answers"
         if len(shown) < len(found):
             title += f": the first {len(shown)} of {len(found)} sources"
-        yield Plot("lengths", title, 1.0 + 1.9 * len(shown), partial(_paint_lengths, panels=shown))
+        yield Plot("lengths", title, 1.0 + 1.9 * len(shown), partial(painting.paint_lengths, panels=shown))
 
 
 def rewards(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -93,18 +80,20 @@ def rewards(runs: Sequence[Run]) -> Iterator[Plot]:
     for run in runs:
         keys = list(dict.fromkeys(key for line in run.steps for key in line if "/reward/" in key))
         for role in dict.fromkeys(key.split("/reward/")[0] for key in keys):
-            parts = {key.split("/reward/")[1]: _series(run, key) for key in keys if key.startswith(f"{role}/reward/")}
+            parts = {key.split("/reward/")[1]: run.series(key) for key in keys if key.startswith(f"{role}/reward/")}
             panels.append((f"{run.name}, {role}", parts))
     if panels:
         height = 1.1 + 2.1 * len(panels)
-        yield Plot("rewards", "Parts of the reward over the steps", height, partial(_paint_rewards, panels=panels))
+        yield Plot(
+            "rewards", "Parts of the reward over the steps", height, partial(painting.paint_rewards, panels=panels)
+        )
 
 
 def over_steps(runs: Sequence[Run]) -> Iterator[Plot]:
     """Accuracy and length of training episodes, step by step."""
     shown = [run for run in runs if sum("accuracy" in line for line in run.steps) > 1]
     if shown:
-        yield Plot("steps", "Training episodes over the steps", 5.6, partial(_paint_steps, runs=shown))
+        yield Plot("steps", "Training episodes over the steps", 5.6, partial(painting.paint_steps, runs=shown))
 
 
 def thoughts(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -128,7 +117,9 @@ def behaviour(runs: Sequence[Run]) -> Iterator[Plot]:
             shown.append((run, before, run.measures[-1]))
     if shown:
         height = 0.9 + 1.9 * len(shown)
-        yield Plot("behaviour", "Conversations before and after", height, partial(_paint_behaviour, shown=shown))
+        yield Plot(
+            "behaviour", "Conversations before and after", height, partial(painting.paint_behaviour, shown=shown)
+        )
 
 
 def words(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -140,7 +131,7 @@ def words(runs: Sequence[Run]) -> Iterator[Plot]:
         groups += [(f"{run.name}, {name}" if name else run.name, run.words[name]["reflection"]) for name in ends]
     if any(frequencies for _, frequencies in groups):
         height = 1.2 + 3.6 * ceil(len(groups) / len(COLOURS))
-        yield Plot("words", "Words of reflection", height, partial(_paint_words, groups=groups))
+        yield Plot("words", "Words of reflection", height, partial(painting.paint_words, groups=groups))
 
 
 def phases(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -152,80 +143,12 @@ def phases(runs: Sequence[Run]) -> Iterator[Plot]:
         if (shares := each.get("phases", {}).get("shares"))
     ]
     if rows:
-        yield Plot("phases", "Phases of reasoning", 1.8 + 0.45 * len(rows), partial(_paint_phases, rows=rows))
+        yield Plot("phases", "Phases of reasoning", 1.8 + 0.45 * len(rows), partial(painting.paint_phases, rows=rows))
 
 
 _PLOTS: tuple[Callable[[Sequence[Run]], Iterator[Plot]], ...] = (
     *(over_rounds, accuracy_by_tokens, lengths, over_steps, rewards, thoughts, behaviour, words, phases),
 )
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of points (tokens, accuracy), those that no other beats in one and equals in the other, by rising tokens."""
-    kept: list[tuple[float, float]] = []
-    for tokens, accuracy in sorted(set(points), key=lambda point: (point[0], -point[1])):
-        if not kept or accuracy > kept[-1][1]:
-            kept.append((tokens, accuracy))
-    return kept
-
-
-def _paint_rounds(figure: Figure, shown: Sequence[tuple[Run, Sequence[Measure]]]) -> None:
-    above, below = figure.subplots(2, 1, sharex=True)
-    most = max(len(measures) for _, measures in shown)
-    several = len({measures[0].problems for _, measures in shown}) > 1
-    for number, (run, measures) in enumerate(shown):
-        name = f"{run.name}, {measures[0].problems}" if several else run.name
-        style = {"color": _colour(number), "marker": _marker(number), "label": _label(name, 60)}
-        errors = [2 * (m.error or 0) for m in measures]
-        above.errorbar(range(len(measures)), [m.accuracy for m in measures], errors, capsize=3, elinewidth=1, **style)
-        below.plot(range(len(measures)), [m.tokens for m in measures], **style)
-    _shares(above, "Accuracy")
-    _from_zero(below, "Tokens per conversation")
-    if len(shown) == 1:
-        names = [_label(m.stage) for m in shown[0][1]]
-        below.set_xticks(range(most), names, rotation=25 if most > 5 else 0, ha="right" if most > 5 else "center")
-    else:
-        below.set_xlabel("Rounds that are over")
-        whole_ticks(below)
-        _legend(figure, above)
-    note(figure, "Bars are two standard errors.")
-
-
-def _paint_pareto(figure: Figure, groups: Mapping[str, Sequence[tuple[Run, Measure]]]) -> None:
-    columns = 1 if len(groups) == 1 else 2
-    grid = figure.subplots(ceil(len(groups) / columns), columns, squeeze=False)
-    names = list(dict.fromkeys(run.name for points in groups.values() for run, _ in points))
-    for axes, (problems, points) in zip(grid.flat, groups.items(), strict=False):
-        best = front([(measure.tokens, measure.accuracy) for _, measure in points])
-        axes.plot(*zip(*best, strict=True), color=GREY, linewidth=1.2, linestyle="--", label="Pareto front", zorder=1)
-        for number, name in enumerate(names):
-            own = [measure for run, measure in points if run.name == name]
-            if own:
-                where = [m.tokens for m in own], [m.accuracy for m in own]
-                axes.scatter(*where, color=_colour(number), marker=_marker(number), label=_label(name), zorder=2)
-        for point, text in _names_of(points).items() if len(points) <= _MOST_NAMED else ():
-            place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8, "color": GREY}
-            axes.annotate(_name(text), point, parse_math=False, **place)
-        # Names of problems end with what tells them apart.
-        axes.set_title(fill(one_line(problems), 84 // columns), loc="left", fontsize=11, parse_math=False)
-        _shares(axes, "Accuracy", whole=False)
-        axes.set_xlabel("Tokens per conversation")
-        axes.set_xlim(left=0)
-        axes.margins(0.1)
-    for axes in list(grid.flat)[len(groups) :]:
-        axes.remove()
-    _legend(figure, *grid.flat[: len(groups)])
-    note(figure, "Runs share a panel where the problems are the same.")
-
-
-def _names_of(points: Sequence[tuple[Run, Measure]]) -> dict[tuple[float, float], str]:
-    """By point, the stages that lie there."""
-    found: dict[tuple[float, float], str] = {}
-    for _, measure in points:
-        point = measure.tokens, measure.accuracy
-        if measure.stage and measure.stage not in found.get(point, "").split(", "):
-            found[point] = ", ".join(filter(None, (found.get(point), measure.stage)))
-    return found
 
 
 def _by_source(run: Run) -> dict[str, list[Sample]]:
@@ -236,181 +159,3 @@ def _by_source(run: Run) -> dict[str, list[Sample]]:
     for sample in tests or graded:
         found.setdefault(sample.problem.source, []).append(sample)
     return found
-
-
-def _paint_lengths(figure: Figure, panels: Sequence[tuple[str, Sequence[Sample]]]) -> None:
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    every = sorted(sample.tokens for _, samples in panels for sample in samples)
-    # The longest hundredth would squeeze all others into a few bars; it is in the last one.
-    top = max(every[min(ceil(0.99 * len(every)), len(every) - 1)], 1)
-    edges = [top * i / 40 for i in range(41)]
-    for axes, (title, samples) in zip(grid, panels, strict=True):
-        for correct, name, colour, hatch in ((True, "right", BLUE, ""), (False, "wrong", VERMILION, "///")):
-            values = [min(s.tokens, top) for s in samples if s.correct is correct]
-            if values:
-                look = {"alpha": 0.45, "edgecolor": colour, "hatch": hatch, "histtype": "stepfilled"}
-                axes.hist(values, edges, color=colour, label=name, **look)
-        _title(axes, title)
-        axes.set_ylabel("Answers")
-        axes.yaxis.get_major_locator().set_params(integer=True)
-    grid[-1].set_xlabel("Tokens of the conversation")
-    _legend(figure, *grid)
-    note(figure, "Longer ones than 99% of all are in the last bar.")
-
-
-def _paint_rewards(figure: Figure, panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[float, float]]]]]) -> None:
-    grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    names = list(dict.fromkeys(part for _, parts in panels for part in parts))
-    for axes, (title, parts) in zip(grid, panels, strict=True):
-        for part, points in parts.items():
-            style = {"color": "#000000", "linewidth": 2.2} if part == "total" else {"color": _colour(names.index(part))}
-            axes.plot(*zip(*points, strict=True), label=part, **style)
-        _title(axes, title)
-        axes.set_ylabel("Mean reward")
-        whole_ticks(axes)
-    grid[-1].set_xlabel("Step")
-    _legend(figure, *grid)
-
-
-def _paint_steps(figure: Figure, runs: Sequence[Run]) -> None:
-    above, below = figure.subplots(2, 1, sharex=True)
-    for number, run in enumerate(runs):
-        for axes, key in ((above, "accuracy"), (below, "tokens_per_episode")):
-            axes.plot(*zip(*_series(run, key), strict=True), color=_colour(number), label=_label(run.name))
-            validated = _series(run, f"val/{key}")
-            if validated:
-                label = "validation" if number == 0 else None
-                axes.plot(
-                    *zip(*validated, strict=True),
-                    color=_colour(number),
-                    marker=_marker(number),
-                    linestyle=":",
-                    label=label,
-                )
-        for each in run.record.rounds[:-1]:
-            for axes in (above, below):
-                axes.axvline(each.last_step + 0.5, color=_colour(number), linewidth=0.8, alpha=0.5)
-    _shares(above, "Accuracy")
-    _from_zero(below, "Tokens per conversation")
-    below.set_xlabel("Step")
-    whole_ticks(below)
-    _legend(figure, above)
-
-
-def _paint_behaviour(figure: Figure, shown: Sequence[tuple[Run, Measure, Measure]]) -> None:
-    grid = figure.subplots(len(shown), 3, squeeze=False)
-    for row, (run, before, after) in zip(grid, shown, strict=True):
-        roles = [role for role in after.roles if role in before.roles] or list(after.roles)
-        for axes, what in zip(row[:2], ("turns", "tokens"), strict=True):
-            pairs = [(_label(role, 12), _mean(before, role, what), _mean(after, role, what)) for role in roles]
-            _bars(axes, pairs)
-            axes.set_ylabel(f"{what.capitalize()} per conversation", fontsize=9)
-        outcomes = [name for name in after.outcomes if max(before.outcomes.get(name, 0), after.outcomes[name]) > 0]
-        _bars(
-            row[2], [(name.replace("_", "\n"), before.outcomes.get(name, 0), after.outcomes[name]) for name in outcomes]
-        )
-        row[2].yaxis.set_major_formatter("{x:.0%}")
-        row[2].set_ylabel("Share", fontsize=9)
-        _title(row[0], f"{run.name}: {before.stage} and {after.stage}")
-    _legend(figure, *grid.flat)
-
-
-def _mean(measure: Measure, role: str, what: str) -> float:
-    return float(getattr(measure.roles[role], what)) if role in measure.roles else 0.0
-
-
-def _paint_words(figure: Figure, groups: Sequence[tuple[str, Mapping[str, float]]]) -> None:
-    totals: dict[str, float] = {}
-    for _, frequencies in groups:
-        for word, frequency in frequencies.items():
-            totals[word] = totals.get(word, 0) + frequency
-    shown = sorted(totals, key=lambda word: -totals[word])[:_MOST_WORDS]
-    # No colour stands for two groups of a panel.
-    panels = [groups[first : first + len(COLOURS)] for first in range(0, len(groups), len(COLOURS))]
-    grid = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
-    for axes, some in zip(grid, panels, strict=True):
-        width = 0.8 / len(some)
-        for number, (name, frequencies) in enumerate(some):
-            places = [place + (number - (len(some) - 1) / 2) * width for place in range(len(shown))]
-            heights = [frequencies.get(word, 0) for word in shown]
-            axes.bar(places, heights, 0.92 * width, color=_colour(number), label=_label(name))
-        axes.set_xticks(range(len(shown)), shown, rotation=25, ha="right")
-        axes.set_ylabel("Per 1,000 sampled tokens")
-        axes.grid(axis="x", visible=False)
-        axes.legend(loc="upper right", frameon=False, fontsize=9)
-
-
-def _paint_phases(figure: Figure, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
-    axes = figure.subplots()
-    left = [0.0] * len(rows)
-    for number, phase in enumerate(PHASES):
-        values = [shares.get(phase, 0) for _, shares in rows]
-        # Ten phases for six colours: the second time they are hatched.
-        hatch = "///" if number >= len(COLOURS) else ""
-        look: Any = {"color": _colour(number), "alpha": 0.85, "edgecolor": "white", "hatch": hatch}
-        axes.barh(range(len(rows)), values, 0.7, left=left, label=phase, **look)
-        left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_yticks(range(len(rows)), [_label(name) for name, _ in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter("{x:.0%}")
-    axes.grid(axis="y", visible=False)
-    _legend(figure, axes)
-
-
-def _bars(axes: Axes, pairs: Sequence[tuple[str, float, float]]) -> None:
-    places = range(len(pairs))
-    axes.bar([p - 0.2 for p in places], [pair[1] for pair in pairs], 0.38, color="#B8B8B8", label="before")
-    axes.bar([p + 0.2 for p in places], [pair[2] for pair in pairs], 0.38, color=BLUE, label="after")
-    axes.set_xticks(list(places), [pair[0] for pair in pairs], fontsize=9)
-    axes.grid(axis="x", visible=False)
-
-
-def _series(run: Run, key: str) -> list[tuple[float, float]]:
-    return [(line["step"], line[key]) for line in run.steps if key in line and isfinite(line[key])]
-
-
-def _shares(axes: Axes, name: str, whole: bool = True) -> None:
-    axes.set_ylabel(name)
-    axes.yaxis.set_major_formatter("{x:.0%}")
-    if whole:
-        axes.set_ylim(top=1.02)
-
-
-def _from_zero(axes: Axes, name: str) -> None:
-    axes.set_ylabel(name)
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-
-
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(_name(text, 60), loc="left", fontsize=11, parse_math=False)
-
-
-def _name(text: str, most: int = 40) -> str:
-    """Of a run or a role, where no mathematics is parsed."""
-    return one_line(text, most)
-
-
-def _label(text: str, most: int = 40) -> str:
-    """The same where it is: a dollar sign begins no formula; and a leading underscore hides nothing from a legend."""
-    line = _name(text, most).replace("$", r"\$")
-    return f" {line}" if line.startswith("_") else line
-
-
-def _legend(figure: Figure, *panels: Axes) -> None:
-    found: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if len(found) > 1:
-        place: Any = {"loc": "outside upper center", "ncols": min(len(found), 4), "frameon": False, "fontsize": 10}
-        figure.legend(list(found.values()), list(found), **place)
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def _marker(number: int) -> str:
-    return _MARKERS[number % len(_MARKERS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 from longshort.episode import Problem
@@ -163,3 +164,7 @@ class Run:
         """What the others are compared with: the reasoner, or else the start."""
         named = {measure.stage: measure for measure in self.measures}
         return named.get("reasoner") or named.get("start")
+
+    def series(self, key: str) -> list[tuple[float, float]]:
+        """Steps and values of a metric, where it is there and finite."""
+        return [(line["step"], line[key]) for line in self.steps if key in line and isfinite(line[key])]

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longshort.drawing import draw
-from longshort.report.plots import Plot, front, lengths, plots_of, words
+from longshort.report.painting import front
+from longshort.report.plots import Plot, lengths, plots_of, words
 from longshort.report.records import Run, Sample
 from longshort.report.sources import read_run
 from longshort.report.svg import inline
