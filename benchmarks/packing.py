@@ -1,9 +1,10 @@
 """How many of the tokens that an update puts through the model are tokens of a conversation?
 
-Episodes have the lengths of :mod:`benchmarks.pipelining` at cost ratio 2.3: long turns lognormal (median 400 tokens,
-sigma 0.8), short ones lognormal (median 200, sigma 0.6), long turns of an episode geometric (mean 2.2, at most 5),
-prompts of 100 tokens. With 6 ranks they are one step of the recipe ``longshort_qwen2.5_7b`` (384 problems x 2), with
-fewer ranks a part of it that leaves each rank its 128 views. They are played by the real controller. Each role's views
+Episodes have the lengths of :mod:`benchmarks.scripted_episodes` at cost ratio 2.3: long turns lognormal (median 400
+tokens, sigma 0.8), short ones lognormal (median 200, sigma 0.6), long turns of an episode geometric (mean 2.2, at most
+5), prompts of 100 tokens. With 6 ranks they are one step of the recipe ``longshort_qwen2.5_7b`` (384 problems x 2),
+with fewer ranks a part of it that leaves each rank its 128 views. They are played by the real controller. Each role's
+views
 become a batch as in ``RayPolicy.update``, are split over the data-parallel ranks and mini-batches by verl's own
 functions, and cut into micro-batches by its ``prepare_micro_batches``, at a recipe's ``ppo_max_token_len_per_gpu``. One
 process counts for all ranks: the number of micro-batches, on which ranks agree, is raised to the largest that any of
@@ -38,7 +39,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.pipelining import draw_scripts, play_at_once
+from benchmarks.scripted_episodes import draw_scripts, play_at_once
 from longshort.config import build_config
 from longshort.episode import Episode
 from longshort.policy import Sample

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks import grading, packing, pipelining
+from benchmarks import grading, packing, pipelining, scripted_episodes, virtual_time
 from longshort.grading import grade
 
-SCRIPTS = pipelining.draw_scripts(40, 1)
+SCRIPTS = scripted_episodes.draw_scripts(40, 1)
 
 
 # Pipelining
@@ -21,11 +21,11 @@ def play(in_lockstep: bool) -> dict[str, tuple[int, ...]]:
     """Tokens of every turn by problem, played by the simulated engines."""
 
     async def collect() -> dict[str, tuple[int, ...]]:
-        engines = {role: pipelining.SimulatedEngine() for role in pipelining.ROLES}
-        episodes = pipelining.play(SCRIPTS, engines, {}, in_lockstep)
+        engines = {role: scripted_episodes.SimulatedEngine() for role in scripted_episodes.ROLES}
+        episodes = scripted_episodes.play(SCRIPTS, engines, {}, in_lockstep)
         return {e.problem.id: tuple(len(turn.token_ids) for turn in e.turns) async for e in episodes}
 
-    return pipelining.run(collect())[0]
+    return virtual_time.run(collect())[0]
 
 
 def test_lockstep_plays_the_same_turns() -> None:
@@ -35,7 +35,7 @@ def test_lockstep_plays_the_same_turns() -> None:
 def test_lockstep_starts_no_turn_before_all_have_ended_the_one_before() -> None:
     log: list[tuple[int, str]] = []
 
-    async def walk(barrier: pipelining.Lockstep, turns: int) -> None:
+    async def walk(barrier: scripted_episodes.Lockstep, turns: int) -> None:
         for turn in range(turns):
             await barrier.begin(turn)
             log.append((turn, "begin"))
@@ -45,7 +45,7 @@ def test_lockstep_starts_no_turn_before_all_have_ended_the_one_before() -> None:
             barrier.end(turn)
 
     async def walk_all() -> None:
-        barrier = pipelining.Lockstep(SCRIPTS)
+        barrier = scripted_episodes.Lockstep(SCRIPTS)
         await asyncio.gather(*[walk(barrier, len(script)) for script in SCRIPTS])
 
     asyncio.run(walk_all())
