@@ -11,19 +11,16 @@ import asyncio
 import ipaddress
 import json
 import logging
-import math
 import os
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from longshort.episode import FinishReason, Ids
+from longshort.endpoint_answer import Answer, Fault, error_message, parse_answer, seconds_to_wait
 from longshort.generation import Chat, Completion, GenerationFailedError, Prompt, SamplingParams, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -167,14 +164,14 @@ class EndpointGenerator:
             if schema in self._refused:
                 body = unguided
             answer, attempts = await self._persist(http, url, body)
-            if isinstance(answer, _Fault) and answer.status in REFUSALS and "response_format" in body:
+            if isinstance(answer, Fault) and answer.status in REFUSALS and "response_format" in body:
                 body = unguided
                 answer, more = await self._persist(http, url, body)
                 attempts += more
                 # A server that refuses both had another reason.
-                if isinstance(answer, _Answer):
+                if isinstance(answer, Answer):
                     self._refused.add(schema)
-        if isinstance(answer, _Fault):
+        if isinstance(answer, Fault):
             self._count(failures=1)
             raise GenerationFailedError(url, answer.status, attempts, answer.reason)
         self._count(
@@ -233,12 +230,12 @@ class EndpointGenerator:
 
     async def _persist(
         self, http: aiohttp.ClientSession, url: str, body: Mapping[str, Any]
-    ) -> tuple[_Answer | _Fault, int]:
+    ) -> tuple[Answer | Fault, int]:
         """The answer, or what went wrong at last, and how many requests it took."""
         for attempt in range(1, self.endpoint.attempts + 1):
             self._count(requests=1, retries=attempt > 1)
             answer = await self._attempt(http, url, body)
-            if isinstance(answer, _Answer) or not answer.transient or attempt == self.endpoint.attempts:
+            if isinstance(answer, Answer) or not answer.transient or attempt == self.endpoint.attempts:
                 break
             back_off = min(self.endpoint.first_wait * 2 ** (attempt - 1), self.endpoint.longest_wait)
             # Added to what the server asks for, so that requests refused together do not come back together.
@@ -247,7 +244,7 @@ class EndpointGenerator:
             await self._sleep(wait)
         return answer, attempt
 
-    async def _attempt(self, http: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> _Answer | _Fault:
+    async def _attempt(self, http: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> Answer | Fault:
         key = self._key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # A fault is returned, not raised: aiohttp's exceptions hold the request's headers, and would be its context.
@@ -255,22 +252,22 @@ class EndpointGenerator:
             # A redirect could carry the key to another server.
             async with http.post(url, json=body, headers=headers, allow_redirects=False) as response:
                 payload, status = await response.read(), response.status
-                retry_after = _retry_after(response.headers.get("Retry-After", ""))
+                retry_after = seconds_to_wait(response.headers.get("Retry-After", ""))
         except TimeoutError:
-            return _Fault(f"no answer within {self.endpoint.timeout:g} s")
+            return Fault(f"no answer within {self.endpoint.timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            return _Fault(self._shown(f"{type(error).__name__}: {error}"))
+            return Fault(self._shown(f"{type(error).__name__}: {error}"))
         if status in (401, 403):
             # Such answers may quote the key, whole or in parts.
-            return _Fault(f"it does not accept the key in {self.endpoint.key_variable}", status, transient=False)
+            return Fault(f"it does not accept the key in {self.endpoint.key_variable}", status, transient=False)
         if status in TRANSIENT and retry_after > self.endpoint.longest_wait:
             reason = f"it asks to wait {retry_after:g} s, longer than longest_wait={self.endpoint.longest_wait:g}"
-            return _Fault(reason, status, transient=False)
+            return Fault(reason, status, transient=False)
         if not 200 <= status < 300:
-            return _Fault(self._shown(_message(payload)), status, retry_after, status in TRANSIENT)
-        return _parse(payload) or _Fault("the answer is no completion", status)
+            return Fault(self._shown(error_message(payload)), status, retry_after, status in TRANSIENT)
+        return parse_answer(payload) or Fault("the answer is no completion", status)
 
-    def _completion(self, prompt: Prompt, params: SamplingParams, answer: _Answer) -> Completion:
+    def _completion(self, prompt: Prompt, params: SamplingParams, answer: Answer) -> Completion:
         text, ids = answer.text, answer.token_ids
         if answer.stop_reason in params.stop and not text.endswith(answer.stop_reason):
             text += answer.stop_reason
@@ -308,87 +305,6 @@ class EndpointGenerator:
         self.counters = replace(
             self.counters, **{name: getattr(self.counters, name) + number for name, number in more.items()}
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Fault:
-    """Why a request has no answer; ``retry_after`` is the server's wish, in seconds."""
-
-    reason: str
-    status: int | None = None
-    retry_after: float = 0.0
-    transient: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The fields of a body that are read; ``stop_reason`` is empty where it names no stop string."""
-
-    text: str
-    finish_reason: FinishReason
-    stop_reason: str
-    token_ids: Ids | None
-    log_probs: tuple[float, ...]
-    prompt_tokens: int | None
-    cached_tokens: int | None
-    sampled_tokens: int | None
-
-
-def _parse(payload: bytes) -> _Answer | None:
-    """The first choice of a completion or chat completion, or None where the body is none.
-
-    Endings other than ``stop`` and ``length`` (an abort, a content filter, a call of a tool) leave half a text. A
-    message without content is one whose thoughts the server keeps apart.
-    """
-    try:
-        body = json.loads(payload)
-        choice, usage = body["choices"][0], body.get("usage") or {}
-        text = (choice["message"].get("content") or "") if "message" in choice else choice["text"]
-        finish_reason, stop_reason = choice["finish_reason"], choice.get("stop_reason")
-        ids = choice.get("token_ids")
-        answer = _Answer(
-            text=text,
-            finish_reason=finish_reason,
-            stop_reason=stop_reason if isinstance(stop_reason, str) else "",
-            token_ids=None if ids is None else tuple(int(number) for number in ids),
-            log_probs=() if ids is None else tuple(float(value) for value in _log_probs(choice)),
-            prompt_tokens=_number(usage.get("prompt_tokens")),
-            cached_tokens=_number((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
-            sampled_tokens=_number(usage.get("completion_tokens")),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-    whole = isinstance(text, str) and finish_reason in ("stop", "length")
-    return answer if whole and len(answer.log_probs) in (0, len(answer.token_ids or ())) else None
-
-
-def _log_probs(choice: Mapping[str, Any]) -> list[float]:
-    return (choice.get("logprobs") or {}).get("token_logprobs") or []
-
-
-def _number(value: Any) -> int | None:
-    return None if value is None else int(value)
-
-
-def _message(payload: bytes) -> str:
-    """What an error's body says: OpenAI's ``error.message``, or all of it."""
-    text = payload.decode(errors="replace")
-    try:
-        return str(json.loads(text)["error"]["message"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return text
-
-
-def _retry_after(header: str) -> float:
-    """Seconds that ``Retry-After`` asks for, as a number or a date; 0 where it asks for nothing readable."""
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return 0.0
-    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
 def _host(url: str) -> str | None:
