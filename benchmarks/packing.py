@@ -4,8 +4,7 @@ Episodes have the lengths of :mod:`benchmarks.scripted_episodes` at cost ratio 2
 tokens, sigma 0.8), short ones lognormal (median 200, sigma 0.6), long turns of an episode geometric (mean 2.2, at most
 5), prompts of 100 tokens. With 6 ranks they are one step of the recipe ``longshort_qwen2.5_7b`` (384 problems x 2),
 with fewer ranks a part of it that leaves each rank its 128 views. They are played by the real controller. Each role's
-views
-become a batch as in ``RayPolicy.update``, are split over the data-parallel ranks and mini-batches by verl's own
+views become a batch as in ``RayPolicy.update``, are split over the data-parallel ranks and mini-batches by verl's own
 functions, and cut into micro-batches by its ``prepare_micro_batches``, at a recipe's ``ppo_max_token_len_per_gpu``. One
 process counts for all ranks: the number of micro-batches, on which ranks agree, is raised to the largest that any of
 them needs.

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from longshort import hub
 from longshort.episode import Problem
-from longshort.grading import gold_text, last_boxed
+from longshort.extraction import last_boxed
+from longshort.grading import gold_text
 
 QUESTION_KEYS = ("problem", "question", "prompt", "raw_prompt")
 ANSWER_KEYS = ("answer", "expected_answer", "reward_model", "solution")

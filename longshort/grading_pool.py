@@ -34,17 +34,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from longshort.grading import (
-    MAX_COMPARED,
-    Answer,
-    Extracted,
-    Grade,
-    GradeError,
-    compare,
-    extract_answer,
-    gold_is_gradable,
-    gold_text,
-)
+from longshort.extraction import MAX_COMPARED, Extracted, extract_answer
+from longshort.grading import Answer, Grade, GradeError, compare, gold_is_gradable, gold_text
 
 # Far more than an honest answer takes; a hostile one fails to allocate instead of starving the machine.
 _WORKER_MEMORY = 4 << 30

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 
 from longshort.episode import Episode
-from longshort.grading import MAX_COMPARED, Extracted, Grade, extract_answer, gold_text
+from longshort.extraction import MAX_COMPARED, Extracted, extract_answer
+from longshort.grading import Grade, gold_text
 from longshort.grading_pool import GradingPool
 
 REQUEST = "\nThe answer is the letter of one option, in \\boxed{}."

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from longshort.episode import Problem
+from longshort.extraction import last_boxed
 from longshort.generation import Generator, SamplingParams
-from longshort.grading import last_boxed
 from longshort.protocol import TAGS
 from longshort.thoughts.asking import ask
 from longshort.thoughts.json_reply import read_json

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from longshort.episode import Problem
-from longshort.grading import Grade, last_boxed
+from longshort.extraction import last_boxed
+from longshort.grading import Grade
 from longshort.protocol import ANSWER, END_ANSWER, END_THINK, LONG_SHORT, RETHINK, TAGS, THINK
 from longshort.thoughts.completer import Completer
 from longshort.thoughts.segments import Kept, Segment, gaps_of, segments_of

@@ -23,7 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longshort.grading import MAX_COMPARED, Grade, extract_answer, gold_is_gradable, grade, last_boxed
+from longshort.extraction import MAX_COMPARED, extract_answer, last_boxed
+from longshort.grading import Grade, gold_is_gradable, grade
 from longshort.grading_pool import GradingPool
 
 ROOT = Path(__file__).parents[2]
